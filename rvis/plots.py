@@ -1,0 +1,286 @@
+"""Pictures of many images at once: sheets and titled grids, and how they reach the disk."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rvis import checks, files
+from rvis.files import PathLike
+
+_LEGIBLE = 96
+"""The longer side, in pixels, to which small images are enlarged at least."""
+
+
+def to_pil(image: Any) -> Image.Image:
+    """One image as a PIL picture of 8 bits a channel.
+
+    Args:
+      image: (H, W, 1) or (H, W, 3), floating point in [0, 1].
+
+    Returns:
+      A picture of mode "L" or "RGB" and size (W, H); v becomes ⌊255·v + ½⌋.
+
+    Raises:
+      TypeError: naming `image`, for anything but a floating-point array.
+      ValueError: naming it, for another rank or channel count, NaN, or values outside [0, 1].
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis import plots
+      >>> plots.to_pil(np.full((28, 20, 1), 0.5)).getpixel((0, 0))
+      128
+    """
+    if np.ndim(image) != 3:
+        raise ValueError(f"image: (H, W, C) was expected, given shape {np.shape(image)}")
+    pixels = _bytes("image", image)[0]
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def spritemap(images: Any, *, columns: int | None = None) -> Image.Image:
+    """Images edge to edge on one sheet, row by row, at their own size.
+
+    Args:
+      images: (n, H, W, C), or a list of (H, W, C), with C = 1 or 3, floating point in [0, 1].
+      columns: images in a row; by default the sheet is as square as it can be.
+
+    Returns:
+      An RGB picture of (columns·W, rows·H); places left over are black.
+
+    Raises:
+      TypeError: naming the argument, for anything of another type.
+      ValueError: naming `images`, for another rank or channel count, unequal shapes, NaN or values
+        outside [0, 1]; naming `columns`, below 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis import plots
+      >>> plots.spritemap(np.zeros((12, 32, 32, 3))).size
+      (128, 96)
+    """
+    batch = _coloured(images)
+    columns = _columns(len(batch), columns)
+    height, width = batch.shape[1:3]
+    rows = -(-len(batch) // columns)
+    sheet = np.zeros((rows * columns, height, width, 3), np.uint8)
+    sheet[: len(batch)] = batch
+    sheet = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return Image.fromarray(sheet.reshape(rows * height, columns * width, 3))
+
+
+def grid(
+    images: Any,
+    *,
+    titles: Iterable[object] | None = None,
+    row_titles: Iterable[object] | None = None,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int = 4,
+    background: float = 1.0,
+) -> Image.Image:
+    """Images in rows with gaps between them, small ones enlarged, and titles where there are any.
+
+    Args:
+      images: (n, H, W, C); or (rows, columns, H, W, C); or a list of (H, W, C); or a list of rows,
+        each (m, H, W, C) or a list of (H, W, C), which may differ in length. C = 1 or 3, floating
+        point in [0, 1], all of one shape.
+      titles: one for each image in row-major order, drawn above it; or, for images given in rows,
+        one for each column, drawn once at the top. Anything with a `str` will do; one too long for
+        its cell ends in "…". Pillow's built-in font is little more than ASCII: accents are dropped,
+        Greek letters spelled out.
+      row_titles: one for each row, drawn to its left, in at most twice a cell's width.
+      columns: images in a row, for images not given in rows; by default the grid is as square as it
+        can be.
+      scale: by how much to enlarge, a whole number, each pixel becoming a square of that side; by
+        default the least that brings the longer side to 96 pixels.
+      pad: pixels between cells and around them.
+      background: grey level in [0, 1]; text is black on a light one, white on a dark one.
+
+    Returns:
+      An RGB picture.
+
+    Raises:
+      TypeError: naming the argument, for anything of another type.
+      ValueError: naming `images`, for another rank or channel count, unequal shapes, NaN or values
+        outside [0, 1]; naming `titles` or `row_titles`, for a wrong number of them; naming
+        `columns`, for images given in rows or below 1; naming `scale`, `pad` or `background`, out
+        of range.
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis import plots
+      >>> plots.grid(np.zeros((6, 28, 28, 1)), titles=list("abcdef"), columns=3).size
+      (352, 272)
+    """
+    rows, in_rows = _rows(images, columns)
+    checks.count("pad", pad, low=0)
+    level = round(255 * checks.number("background", background, low=0, high=1))
+    height, width = rows[0].shape[1:3]
+    if scale is None:
+        scale = -(-_LEGIBLE // max(height, width))
+    scale = checks.count("scale", scale)
+    height, width = height * scale, width * scale
+    across = max(map(len, rows))
+    above, header = _titles(titles, rows, in_rows)
+    beside = _texts("row_titles", row_titles, (len(rows),)) or [""] * len(rows)
+
+    # With a size given, what comes back is scalable, though the signature does not say so.
+    font = cast("ImageFont.FreeTypeFont", ImageFont.load_default(min(18, max(11, width // 8))))
+    line = sum(font.getmetrics())
+    beside = [_clipped(text, font, 2 * width) for text in beside]
+    label = math.ceil(max(map(font.getlength, beside)))
+    left = pad + (label + pad if label else 0)
+    top = pad + (line if header else 0)
+    cell = height + (line if above else 0)
+    size = (left + across * (width + pad), top + len(rows) * (cell + pad))
+    picture = Image.new("RGB", size, (level,) * 3)
+    draw = ImageDraw.Draw(picture)
+    ink = (0 if level > 127 else 255,) * 3
+
+    def write(text: str, column: int, y: int) -> None:
+        x = left + column * (width + pad) + width / 2
+        draw.text((x, y), _clipped(text, font, width), fill=ink, font=font, anchor="ma")
+
+    for column, text in enumerate(header):
+        write(text, column, pad)
+    texts = iter(above)
+    for i, row in enumerate(rows):
+        bottom = top + i * (cell + pad) + cell
+        draw.text((left - pad, bottom - height / 2), beside[i], fill=ink, font=font, anchor="rm")
+        for j, pixels in enumerate(row):
+            write(next(texts, ""), j, bottom - cell)
+            enlarged = pixels.repeat(scale, 0).repeat(scale, 1)
+            picture.paste(Image.fromarray(enlarged), (left + j * (width + pad), bottom - height))
+    return picture
+
+
+def save(picture: Image.Image, path: PathLike) -> None:
+    """Writes a picture as PNG, whole or not at all; missing parent folders are made.
+
+    Args:
+      picture: any PIL picture.
+      path: where to; it must end in ".png".
+
+    Raises:
+      TypeError: naming `picture` or `path`, for anything of another type.
+      ValueError: naming `path`, for another ending.
+      OSError: naming `path` and the reason, as in `rvis.files.atomic`.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import numpy as np
+      >>> from rvis import plots
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plots.save(plots.to_pil(np.ones((8, 8, 3))), f"{folder}/white.png")
+      ...     [file.name for file in pathlib.Path(folder).iterdir()]
+      ['white.png']
+    """
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"picture: a PIL picture was expected, given {type(picture).__name__}")
+    target = files.as_path("path", path)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"path: a name ending in .png was expected, given {str(target)!r}")
+    with files.atomic(target) as beside:
+        picture.save(beside, format="PNG")
+
+
+def _bytes(argument: str, images: Any) -> np.ndarray:
+    """Checked images as (n, H, W, C) of uint8."""
+    batch = np.asarray(checks.images(argument, images))
+    if batch.shape[-1] not in (1, 3):
+        raise ValueError(f"{argument}: 1 or 3 channels last were expected, given {batch.shape[-1]}")
+    return np.floor(255 * np.clip(batch, 0, 1) + 0.5).astype(np.uint8)
+
+
+def _coloured(images: Any) -> np.ndarray:
+    """A batch, or a list of images, as (n, H, W, 3) of uint8."""
+    if isinstance(images, (list, tuple)):
+        shapes = {np.shape(image) for image in images}
+        if len(shapes) != 1:
+            shown = ", ".join(map(str, sorted(shapes))) or "none at all"
+            raise ValueError(f"images: images of one shape were expected, given {shown}")
+        images = np.stack(images)
+    batch = _bytes("images", images)
+    return np.broadcast_to(batch, (*batch.shape[:3], 3))
+
+
+def _rows(images: Any, columns: int | None) -> tuple[list[np.ndarray], bool]:
+    """The images row by row, and whether they were given so."""
+    first = images[0] if isinstance(images, (list, tuple)) and images else images
+    in_rows = np.ndim(images) == 5 if first is images else isinstance(first, (list, tuple))
+    in_rows = in_rows or (first is not images and np.ndim(first) == 4)
+    if not in_rows:
+        batch = _coloured(images)
+        step = _columns(len(batch), columns)
+        return [batch[i : i + step] for i in range(0, len(batch), step)], False
+    if columns is not None:
+        raise ValueError(f"columns: None was expected for images given in rows, given {columns}")
+    rows = [_coloured(row) for row in images]
+    shapes = {row.shape[1:3] for row in rows}
+    if len(shapes) != 1:
+        shown = ", ".join(map(str, sorted(shapes)))
+        raise ValueError(f"images: images of one size were expected, given {shown}")
+    return rows, True
+
+
+def _columns(count: int, columns: int | None) -> int:
+    if columns is None:
+        return math.ceil(math.sqrt(count))
+    return min(count, checks.count("columns", columns))
+
+
+def _titles(
+    titles: Iterable[object] | None, rows: list[np.ndarray], in_rows: bool
+) -> tuple[list[str], list[str]]:
+    """Titles one an image, and titles one a column; one of the two is empty."""
+    count, across = sum(map(len, rows)), max(map(len, rows))
+    texts = _texts("titles", titles, (count, across) if in_rows else (count,))
+    return (texts, []) if len(texts) == count else ([], texts)
+
+
+def _texts(argument: str, given: Iterable[object] | None, counts: tuple[int, ...]) -> list[str]:
+    if given is None:
+        return []
+    if isinstance(given, str):
+        raise TypeError(f"{argument}: a list of titles was expected, given the string {given!r}")
+    texts = [_drawable(" ".join(str(text).split())) for text in given]
+    if len(texts) not in counts:
+        wanted = " or ".join(map(str, sorted(set(counts), reverse=True)))
+        raise ValueError(f"{argument}: {wanted} of them were expected, given {len(texts)}")
+    return texts
+
+
+# What Pillow's built-in font has beyond ASCII, and how to spell what it has not.
+_GLYPHS = frozenset("©«°±´·»‘’“”…‹›⁄™")
+_SPELLINGS = {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf"}
+
+
+def _drawable(text: str) -> str:
+    """`text` in characters that the built-in font can draw; it shows an empty box for others."""
+    return "".join(
+        letter if letter.isascii() or letter in _GLYPHS else _spelling(letter) for letter in text
+    )
+
+
+def _spelling(letter: str) -> str:
+    if letter in _SPELLINGS:
+        return _SPELLINGS[letter]
+    parts = unicodedata.normalize("NFKD", letter)
+    if plain := "".join(part for part in parts if part.isascii() or part in _GLYPHS):
+        return plain
+    greek = re.match(r"GREEK (?:SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(letter, ""))
+    return greek[1].lower() if greek else "?"
+
+
+def _clipped(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+    """`text`, cut and ended with an ellipsis where it is longer than `room` pixels."""
+    if font.getlength(text) <= room:
+        return text
+    cut = (text[:end].rstrip() + "…" for end in range(len(text) - 1, -1, -1))
+    return next((short for short in cut if font.getlength(short) <= room), "")

@@ -1,0 +1,281 @@
+"""Penalties on images: what an ascent pays for pictures that no camera would take."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import flax.struct
+import jax.numpy as jnp
+from jax import lax
+
+from rvis import checks
+from rvis.types import Array
+
+
+class Regularizer(Protocol):
+    """A pytree whose numbers are leaves, so that sweeping them never retraces.
+
+    In rvis every objective is maximised and every regularizer subtracted: weights are positive, and
+    what is published with a negative weight is written here without the sign.
+    """
+
+    weight: Array
+
+    def __call__(self, images: Array) -> Array:
+        """weight · the mean over n of a sum over each image, for (n, H, W, C); a scalar."""
+
+
+@flax.struct.dataclass
+class TotalVariation:
+    """See `total_variation`."""
+
+    weight: Array
+    beta: Array | None
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        down = jnp.diff(_batch(images), axis=1)
+        right = jnp.diff(images, axis=2)
+        if self.beta is None:
+            return _weighted(self.weight, images, jnp.abs(down).sum() + jnp.abs(right).sum())
+        squares = jnp.pad(down**2, ((0, 0), (0, 1), (0, 0), (0, 0)))
+        squares = squares + jnp.pad(right**2, ((0, 0), (0, 0), (0, 1), (0, 0)))
+        return _weighted(self.weight, images, _power(squares, self.beta / 2).sum())
+
+
+def total_variation(weight: float, beta: float | None = None) -> TotalVariation:
+    """How much neighbouring pixels differ, in each channel by itself.
+
+    Without `beta`, the sum of absolute differences, Σ|dx| + |dy| (tensorflow/lucid's
+    `total_variation`, which its notebook weighs by .25 at 64 px). With it, Σ(dx² + dy²)^{β/2},
+    where the difference beyond the last row or column is 0 (Mahendran & Vedaldi 2014, section 3):
+    β = 1 is the isotropic form of the former, β = 2 prefers many small differences to a sharp edge.
+
+    Where an image is flat the gradient is 0, the middle of the subgradients.
+
+    Args:
+      weight: at least 0. A weight λ published for pixels of 0 to 255 is λ·255^β here (β = 1 without
+        `beta`).
+      beta: 1 to 1000, or None.
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError: naming the argument, for anything but a number.
+      ValueError: naming it, out of range or NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> image = jnp.array([[0.0, 0.3], [0.4, 0.0]])[None, :, :, None]
+      >>> round(float(regularizers.total_variation(1.0)(image)), 6)
+      1.4
+      >>> round(float(regularizers.total_variation(1.0, beta=1)(image)), 6)
+      1.2
+
+    Reference: Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them",
+    CVPR 2015, arXiv:1412.0035.
+    """
+    if beta is None:
+        return TotalVariation(_leaf("weight", weight), None)
+    return TotalVariation(_leaf("weight", weight), _leaf("beta", beta, low=1, high=_STEEPEST))
+
+
+@flax.struct.dataclass
+class LpNorm:
+    """See `lp_norm`."""
+
+    weight: Array
+    p: Array
+    about: Array
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        distance = jnp.abs(_batch(images) - self.about)
+        # In units of the largest, so that high powers of small numbers do not vanish.
+        unit = lax.stop_gradient(distance.max((1, 2, 3), keepdims=True))
+        unit = jnp.where(unit > 0, unit, 1)
+        sums = _power(distance / unit, self.p).sum((1, 2, 3))
+        norms = unit[:, 0, 0, 0] * _power(sums, 1 / self.p)
+        return _weighted(self.weight, images, norms.sum())
+
+
+def lp_norm(weight: float, p: float, about: float = 0.5) -> LpNorm:
+    """‖x − about‖_p of each image, all its pixels and channels taken together.
+
+    At the norm's kink, where the image is `about` everywhere, the gradient is 0.
+
+    Args:
+      weight: at least 0.
+      p: 1 to 1000; large p approaches the largest deviation.
+      about: the grey level from which deviations count, in [0, 1].
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError: naming the argument, for anything but a number.
+      ValueError: naming it, out of range or NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> image = jnp.array([0.8, 0.1])[None, None, :, None]
+      >>> round(float(regularizers.lp_norm(2.0, 2)(image)), 6)
+      1.0
+
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`L2`, which adds 1e-6 under the root).
+    """
+    return LpNorm(
+        _leaf("weight", weight),
+        _leaf("p", p, low=1, high=_STEEPEST),
+        _leaf("about", about, high=1),
+    )
+
+
+@flax.struct.dataclass
+class AlphaNorm:
+    """See `alpha_norm`."""
+
+    weight: Array
+    alpha: Array
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        distance = jnp.abs(_batch(images) - 0.5)
+        return _weighted(self.weight, images, _power(distance, self.alpha).sum())
+
+
+def alpha_norm(weight: float, alpha: float = 6.0) -> AlphaNorm:
+    """Σ|x − .5|^α: cheap near mid-grey, steep towards black and white.
+
+    Args:
+      weight: at least 0. A weight λ published for pixels of 0 to 255 is λ·255^α here.
+      alpha: 1 to 1000.
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError: naming the argument, for anything but a number.
+      ValueError: naming it, out of range or NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> float(regularizers.alpha_norm(64.0)(jnp.ones((1, 2, 2, 1))))
+      4.0
+
+    Reference: Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them",
+    CVPR 2015, arXiv:1412.0035, section 3, whose images have mean 0.
+    """
+    return AlphaNorm(_leaf("weight", weight), _leaf("alpha", alpha, low=1, high=_STEEPEST))
+
+
+@flax.struct.dataclass
+class L1:
+    """See `l1`."""
+
+    weight: Array
+    about: Array
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        return _weighted(self.weight, images, jnp.abs(_batch(images) - self.about).sum())
+
+
+def l1(weight: float, about: float = 0.5) -> L1:
+    """Σ|x − about|; lucid's notebook weighs it by .05 at 64 px.
+
+    Args:
+      weight: at least 0.
+      about: the grey level from which deviations count, in [0, 1].
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError: naming the argument, for anything but a number.
+      ValueError: naming it, out of range or NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> float(regularizers.l1(0.5)(jnp.ones((3, 2, 2, 1))))
+      1.0
+
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`L1`).
+    """
+    return L1(_leaf("weight", weight), _leaf("about", about, high=1))
+
+
+@flax.struct.dataclass
+class Blur:
+    """See `blur`."""
+
+    weight: Array
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        padded = jnp.pad(_batch(images), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+        rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+        square = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+        blurred = lax.stop_gradient((square + images) / 10)
+        return _weighted(self.weight, images, ((images - blurred) ** 2).sum() / 2)
+
+
+def blur(weight: float) -> Blur:
+    """½Σ(x − blur(x))² with the blurred image held fixed.
+
+    For one image a gradient step of length s is x ← (1 − s·weight)·x + s·weight·blur(x), the
+    repeated blurring of early feature visualization. The kernel is [[.5, .5, .5], [.5, 1, .5],
+    [.5, .5, .5]] over its sum, 5. Beyond the border the nearest pixel is repeated; lucid averages
+    over the part of the kernel that lies inside. Its notebook weighs the penalty by 1 at 64 px.
+
+    Args:
+      weight: at least 0.
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError: naming `weight`, for anything but a number.
+      ValueError: naming it, below 0 or NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> dot = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1.0)
+      >>> round(float(regularizers.blur(1.0)(dot)), 6)
+      0.36
+
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`blur_input_each_step`); Nguyen, Yosinski &
+    Clune 2015.
+    """
+    return Blur(_leaf("weight", weight))
+
+
+# So high a power is a maximum in all but name.
+_STEEPEST = 1000.0
+_LARGEST = float(jnp.finfo(jnp.float32).max)
+
+
+def _leaf(argument: str, value: float, *, low: float = 0.0, high: float = _LARGEST) -> Array:
+    return jnp.asarray(checks.number(argument, value, low=low, high=high), jnp.float32)
+
+
+def _batch(images: Array) -> Array:
+    if jnp.ndim(images) != 4:
+        raise ValueError(f"images: (n, H, W, C) was expected, given shape {jnp.shape(images)}")
+    return images
+
+
+def _weighted(weight: Array, images: Array, total: Array) -> Array:
+    return weight * total / images.shape[0]
+
+
+def _power(base: Array, exponent: Array) -> Array:
+    """base^exponent for base ≥ 0, whose gradient at 0 is 0 where the formula's is infinite."""
+    positive = base > 0
+    return jnp.where(positive, jnp.where(positive, base, 1) ** exponent, 0)

@@ -1,0 +1,139 @@
+"""Small functions over the one tap: record, replace, and rules for the ReLU's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rvis import checks
+from rvis.types import LOGITS, Array, ArrayLike, Model, Relu, layer_shapes
+
+
+def activations(
+    model: Model, images: Array, layers: Iterable[str], *, relu: Relu = jax.nn.relu
+) -> dict[str, Array]:
+    """The activations of `layers`, for use inside traced code: nothing is checked or compiled.
+
+    XLA drops whatever comes after the last layer asked for.
+    """
+    wanted = frozenset(layers)
+    found: dict[str, Array] = {}
+
+    def tap(name: str, activation: Array) -> Array:
+        if name in wanted:
+            found[name] = activation
+        return activation
+
+    out = model.apply(model.params, images, tap=tap, relu=relu)
+    if LOGITS in wanted:
+        found[LOGITS] = out
+    return found
+
+
+@partial(jax.jit, static_argnames="layers")
+def _record(model: Model, images: Array, layers: tuple[str, ...]) -> dict[str, Array]:
+    return activations(model, images, layers)
+
+
+def record(model: Model, images: ArrayLike, layers: str | Iterable[str]) -> dict[str, Array]:
+    """The activations of some layers for a batch of images.
+
+    Args:
+      model: any model.
+      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
+      layers: one name of `model.layers` (or "logits"), or several.
+
+    Returns:
+      {layer: (n, h, w, c)}, or (n, c) for a dense layer.
+
+    Raises:
+      ValueError: naming the argument: a misspelt layer (with the nearest names), images outside
+        [0, 1], of a wrong rank or channel count.
+      TypeError: images that are not floating point.
+
+    Example:
+      >>> import jax.numpy as jnp, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> rvis.record(model, jnp.zeros((2, 28, 28, 1)), "conv1")["conv1"].shape
+      (2, 28, 28, 32)
+    """
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    for name in names:
+        checks.choice("layers", name, (*model.layers, LOGITS))
+    batch = checks.images("images", images, channels=model.input_shape[2])
+    _, height, width, channels = batch.shape
+    layer_shapes(model, (height, width, channels))
+    return _record(model, batch, names)
+
+
+def replacing(values: Mapping[str, Array]) -> Callable[[str, Array], Array]:
+    """A tap that puts `values[layer]` in the place of that layer's activation.
+
+    Example:
+      >>> import jax.numpy as jnp, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> tap = rvis.taps.replacing({"fc1": jnp.zeros((1, 256))})
+      >>> model.apply(model.params, jnp.ones((1, 28, 28, 1)), tap=tap).shape
+      (1, 10)
+    """
+
+    def tap(name: str, activation: Array) -> Array:
+        if name not in values:
+            return activation
+        return jnp.broadcast_to(values[name], activation.shape).astype(activation.dtype)
+
+    return tap
+
+
+@jax.custom_vjp
+def guided_relu(x: Array) -> Array:
+    """ReLU whose gradient passes where both input and gradient are positive (Springenberg 2014)."""
+    return jax.nn.relu(x)
+
+
+guided_relu.defvjp(
+    lambda x: (jax.nn.relu(x), x),
+    lambda x, g: (jnp.where((x > 0) & (g > 0), g, 0).astype(g.dtype),),
+)
+
+
+@jax.custom_vjp
+def deconvnet_relu(x: Array) -> Array:
+    """ReLU whose gradient is itself rectified, whatever the input was (Zeiler & Fergus 2013)."""
+    return jax.nn.relu(x)
+
+
+deconvnet_relu.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(g),))
+
+
+@jax.custom_vjp
+def let_through_relu(x: Array, opened: Array) -> Array:
+    """ReLU through which an ascending gradient can wake units that are off.
+
+    Where no gradient at all would pass for an example, the part that pushes an inactive unit up is
+    let through (tensorflow/lucid, `redirected_relu_grad`; there the sign is a loss's, here a
+    score's, so the gradient that pushes up is positive).
+
+    Args:
+      x: (n, ...) the input; the first axis tells examples apart.
+      opened: scalar; the rule holds where it is true, else this is the plain ReLU.
+    """
+    del opened
+    return jax.nn.relu(x)
+
+
+def _let_through_backward(residual: tuple[Array, Array], g: Array) -> tuple[Array, None]:
+    x, opened = residual
+    plain = jnp.where(x > 0, g, 0)
+    blocked = jnp.all(plain == 0, axis=tuple(range(1, g.ndim)), keepdims=True)
+    woken = jnp.where((x > 0) | (g > 0), g, 0)
+    return jnp.where(blocked & opened, woken, plain).astype(g.dtype), None
+
+
+let_through_relu.defvjp(
+    lambda x, opened: (jax.nn.relu(x), (x, opened)),
+    _let_through_backward,
+)

@@ -1,0 +1,397 @@
+"""Feature visualization: the picture that raises an objective most, and whole layers of them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import (
+    checkpoints,
+    checks,
+    core,
+    files,
+    images,
+    objectives,
+    plots,
+    projections,
+    transforms,
+)
+from rvis.images import Parameterization
+from rvis.objectives import Objective
+from rvis.optimizers import Optimizer, adam
+from rvis.results import Result, describe
+from rvis.taps import record
+from rvis.transforms import Transform
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that `visualize` and `sweep` share."""
+
+    key: KeyLike
+    size: int | tuple[int, int] | None
+    steps: int
+    image: str | Parameterization
+    start: ArrayLike | None
+    transforms: Sequence[Transform] | None
+    regularizers: Sequence[Callable[[Array], Array]]
+    optimizer: Optimizer | None
+    facets: int
+    snapshots: Sequence[int]
+    chunk: int | None
+    progress: bool
+
+
+def visualize(
+    model: Model,
+    objective: Objective,
+    *,
+    key: KeyLike = 0,
+    size: int | tuple[int, int] | None = None,
+    steps: int = 512,
+    image: str | Parameterization = "fourier",
+    start: ArrayLike | None = None,
+    transforms: Sequence[Transform] | None = None,
+    regularizers: Sequence[Callable[[Array], Array]] = (),
+    optimizer: Optimizer | None = None,
+    facets: int = 1,
+    snapshots: Sequence[int] = (),
+    chunk: int | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Result:
+    """Pictures that maximise an objective, by gradient ascent on the input.
+
+    The defaults are lucid's: a Fourier image with decorrelated colours, Adam at .05, 512 steps,
+    random padding, jitter, scaling and rotation, and ReLUs that let a blocked gradient through for
+    the first 16 steps. On a robust network none of it is needed:
+    `image="pixel", transforms=(), optimizer=rvis.optimizers.steepest(0.5), steps=60`.
+
+    Args:
+      model: any model.
+      objective: one or many (`channel("layer3", range(64))` is 64).
+      key: an int seed or a typed key. Member i uses `fold_in(key, unit)`, or its position where it
+        has no unit number, so that a unit's picture is the same alone and in a sweep.
+      size: height and width in pixels, or one number for both; the model's own by default.
+      steps: gradient steps.
+      image: "fourier", "pixel" or a parameterization of `rvis.images`.
+      start: an image (H, W, C) to start from instead of noise, or one for each member.
+      transforms: random transformations between image and model; `transforms.lucid(size)` by
+        default, none if empty.
+      regularizers: penalties on the image, each subtracted.
+      optimizer: of `rvis.optimizers`; `adam(0.05)` by default.
+      facets: pictures for each objective, optimized together from different noise.
+      snapshots: steps after which to keep the pictures, 0 for the start.
+      chunk: objectives at once; bounds memory, never changes pictures.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      progress: a bar on a terminal.
+
+    Returns:
+      A Result whose `images` are (m, facets, H, W, C), without the first axis for a single
+      objective and without the second for a single facet.
+
+    Raises:
+      ValueError, TypeError: naming the argument: a misspelt layer, a unit out of range, a size the
+        model cannot take, images outside [0, 1]; before anything is compiled.
+      FloatingPointError: if a score becomes NaN.
+
+    Example:
+      >>> import rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> result = rvis.visualize(model, rvis.objectives.logit([3, 8]), steps=8)
+      >>> result.images.shape
+      (2, 28, 28, 1)
+
+    Reference: Olah, Mordvintsev & Schubert 2017, Feature Visualization (distill);
+      tensorflow/lucid, `optvis/render.py`.
+    """
+    root = as_key(key)
+    checks.count("steps", steps)
+    checks.count("facets", facets)
+    if chunk is not None:
+        checks.count("chunk", chunk)
+    for step in snapshots:
+        if not 0 <= checks.count("snapshots", step, low=0) <= steps:
+            raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
+    spec = _image(model, image, size)
+    objectives.check(objective, model, spec.shape)
+    batch = objective.batch_shape
+    count = batch[0] if batch else 1
+    if count == 0:
+        raise ValueError("objective: at least one unit was expected, given none")
+    views = _views(transforms, spec.shape)
+    position = None if start is None else _start(start, spec, count, facets)
+    algorithm = core.Ascent(
+        image=spec,
+        optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
+        views=views,
+        facets=facets,
+        woken=16,
+    )
+    constraint = projections.Box() if isinstance(spec, images.Pixel) else None
+    problem = core.Problem(objective, _penalties(regularizers), constraint).broadcast(count)
+    identities = objective.identities()
+    numbers = np.arange(count) if identities is None else np.broadcast_to(identities, (count,))
+    keys = jax.vmap(lambda number: jax.random.fold_in(root, number))(jnp.asarray(numbers))
+    labels = np.broadcast_to(objective.titles(model.classes), batch)
+    pictures = np.empty((count, facets, *spec.shape), np.float32)
+    scores = np.empty((count, steps), np.float32)
+    kept = {step: np.empty_like(pictures) for step in sorted(set(snapshots))}
+    for outcome in core.drive(
+        algorithm,
+        keys,
+        model,
+        problem,
+        steps=steps,
+        position=position,
+        snapshots=snapshots,
+        width=core.width_for(spec.shape, facets),
+        chunk=chunk,
+        checkpoint=checkpoint,
+        progress=progress,
+        label=model.name,
+    ):
+        rows = slice(outcome.rows.start, outcome.rows.stop)
+        pictures[rows] = outcome.images
+        scores[rows] = outcome.info.score
+        for step, stage in outcome.snapshots.items():
+            kept[step][rows] = stage
+    dead = (scores.max(1) == scores.min(1)) & (steps > 1)
+
+    def shaped(array: np.ndarray, rest: int) -> np.ndarray:
+        """Without the axes of a single objective and a single facet."""
+        lead = array.shape[: array.ndim - rest]
+        keep = (*batch, *((facets,) if len(lead) > 1 and facets > 1 else ()))
+        return array.reshape((*keep, *array.shape[array.ndim - rest :]))
+
+    return Result(
+        shaped(pictures, 3),
+        shaped(scores, 1),
+        labels[..., None] if facets > 1 else labels,
+        {step: shaped(stage, 3) for step, stage in kept.items()},
+        shaped(dead, 0),
+        describe(
+            function="visualize",
+            model=model.name,
+            objective=[str(label) for label in labels.reshape(-1)],
+            key=root,
+            size=spec.shape[:2],
+            steps=steps,
+            image=spec,
+            start=None if start is None else "given",
+            transforms=views,
+            regularizers=tuple(regularizers),
+            optimizer=algorithm.optimizer,
+            facets=facets,
+        ),
+    )
+
+
+def sweep(
+    model: Model,
+    layer: str,
+    units: Iterable[int] | None = None,
+    *,
+    out: str | Path | None = None,
+    **options: Unpack[Options],
+) -> Result:
+    """Pictures of a whole layer's channels (or of some), each the same as it would be alone.
+
+    Args:
+      model: any model.
+      layer: a name of `model.layers`, or "logits" for the classes.
+      units: channel numbers; all by default.
+      out: a folder that receives each unit's picture as soon as it is finished. An interrupted
+        sweep into the same folder with the same arguments goes on with the units that are missing;
+        in the end a spritemap and a card join them.
+      **options: of `visualize`.
+
+    Returns:
+      A Result with one member a unit.
+
+    Raises:
+      ValueError: naming `out`, if the folder holds a sweep with other arguments; otherwise as
+        `visualize`.
+
+    Example:
+      >>> import rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> rvis.sweep(model, "conv1", range(3), steps=4, transforms=()).images.shape
+      (3, 28, 28, 1)
+    """
+    shape = _image(model, options.get("image", "fourier"), options.get("size")).shape
+    shapes = layer_shapes(model, shape)
+    checks.choice("layer", layer, (*model.layers, LOGITS))
+    width = shapes[layer][-1]
+    numbers = np.arange(width) if units is None else np.asarray(list(units))
+    checks.integers("units", numbers, high=width, what=f"layer {layer!r}")
+    if out is None:
+        return visualize(model, objectives.channel(layer, numbers), **options)
+    folder = Path(out)
+    about = checkpoints.fingerprint(
+        model.params, str(model.apply), layer, *(repr(item) for item in sorted(options.items()))
+    )
+    done: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for number in numbers.tolist():
+        stored = _stored(folder / f"unit{number:05d}.npz", about)
+        if stored is not None:
+            done[number] = stored
+    missing = [number for number in numbers.tolist() if number not in done]
+    facets = options.get("facets", 1)
+    step = options.get("chunk") or core.width_for(shape, facets) or 64
+    config: dict[str, Any] = {}
+    for first in range(0, len(missing), step):
+        some = missing[first : first + step]
+        result = visualize(model, objectives.channel(layer, some), **options)
+        config = dict(result.config)
+        for number, picture, scores in zip(some, result.images, result.scores, strict=True):
+            file = folder / f"unit{number:05d}.npz"
+            with files.atomic(file) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, images=picture, scores=scores, about=np.asarray(about))
+            done[number] = (picture, scores)
+    scores = np.stack([done[number][1] for number in numbers.tolist()])
+    labels = objectives.channel(layer, numbers).titles(model.classes)
+    result = Result(
+        np.stack([done[number][0] for number in numbers.tolist()]),
+        scores,
+        labels[:, None] if facets > 1 else labels,
+        dead=(scores.max(1) == scores.min(1)) & (scores.shape[1] > 1),
+        config={**config, "function": "sweep", "layer": layer, "units": numbers.tolist()},
+    )
+    sheet = result.images.reshape(-1, *result.images.shape[-3:])
+    plots.save(plots.spritemap(sheet), folder / "spritemap.png")
+    files.write_json(folder / "sweep.json", {**result.config, "dead": result.dead.tolist()})
+    return result
+
+
+def _stored(file: Path, about: str) -> tuple[np.ndarray, np.ndarray] | None:
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            same, pair = str(stored["about"]) == about, (stored["images"], stored["scores"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"out: {file} cannot be read ({error}); delete it") from error
+    if not same:
+        raise ValueError(
+            f"out: {file.parent} holds a sweep with other arguments; choose another folder or "
+            "delete it"
+        )
+    return pair
+
+
+def faithfulness(
+    model: Model, objective: Objective, pictures: ArrayLike, real: ArrayLike, *, batch: int = 100
+) -> np.ndarray:
+    """How a picture's clean activation ranks among those of real images.
+
+    Args:
+      model: any model.
+      objective: m objectives of one layer each.
+      pictures: (m, H, W, C), one for each objective.
+      real: (n, H, W, C) images to compare with.
+      batch: real images at once.
+
+    Returns:
+      (m,) percentiles in [0, 100]: the share of real images that raise the objective less.
+
+    Example:
+      >>> import numpy as np, rvis
+      >>> from rvis.visualize import faithfulness
+      >>> model = rvis.load("mnist_cnn")
+      >>> digits = np.zeros((4, 28, 28, 1), np.float32)
+      >>> faithfulness(model, rvis.objectives.logit([1]), digits[:1], digits).tolist()
+      [0.0]
+    """
+    shown = checks.images("pictures", pictures, channels=model.input_shape[2])
+    others = checks.images("real", real, channels=model.input_shape[2])
+    count, height, width, channels = shown.shape
+    objectives.check(objective, model, (height, width, channels))
+    if objective.batch_shape not in ((count,), ()):
+        raise ValueError(
+            f"pictures: one for each of {objective.batch_shape} objectives was expected, given "
+            f"{count}"
+        )
+    many = objective.broadcast(count)
+
+    @jax.jit
+    def score(activations: dict[str, Array], many: Objective) -> Array:
+        """(m, n) scores, each objective on each image by itself."""
+
+        def one(member: Objective, image: dict[str, Array]) -> Array:
+            return member(jax.tree.map(lambda leaf: leaf[None], image))
+
+        return jax.vmap(lambda member: jax.vmap(lambda image: one(member, image))(activations))(
+            many
+        )
+
+    own = np.diagonal(np.asarray(score(record(model, shown, many.layers), many)))
+    below = np.zeros(count)
+    for first in range(0, len(others), batch):
+        part = record(model, others[first : first + batch], many.layers)
+        below += (np.asarray(score(part, many)) < own[:, None]).sum(1)
+    return 100 * below / len(others)
+
+
+def _image(
+    model: Model, image: str | Parameterization, size: int | tuple[int, int] | None
+) -> Parameterization:
+    if size is not None and not isinstance(size, int) and len(tuple(size)) != 2:
+        raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
+    if isinstance(image, str):
+        pair = model.input_shape[:2] if size is None else size
+        height, width = (pair, pair) if isinstance(pair, int) else pair
+        checks.count("size", height)
+        checks.count("size", width)
+        return images.named(image, (height, width, model.input_shape[2]))
+    if not hasattr(image, "decode"):
+        raise TypeError(
+            f"image: 'fourier', 'pixel' or a parameterization was expected, given {image!r}"
+        )
+    if image.shape[2] != model.input_shape[2]:
+        raise ValueError(
+            f"image: {model.input_shape[2]} channels were expected by {model.name}, given "
+            f"{image.shape[2]}"
+        )
+    if size is not None and image.shape[:2] != ((size, size) if isinstance(size, int) else size):
+        raise ValueError(f"size: {image.shape[:2]} is the image's own, given {size!r}")
+    return image
+
+
+def _views(given: Sequence[Transform] | None, shape: tuple[int, int, int]) -> tuple[Transform, ...]:
+    if given is None:
+        return transforms.lucid(min(shape[:2]))
+    if isinstance(given, str) or not all(hasattr(view, "__dataclass_fields__") for view in given):
+        raise TypeError(f"transforms: a list of rvis.transforms was expected, given {given!r}")
+    return tuple(given)
+
+
+def _optimizer(given: Any) -> Optimizer:
+    if not isinstance(given, Optimizer):
+        raise TypeError(
+            f"optimizer: one of rvis.optimizers, such as adam(0.05), was expected, given {given!r}"
+        )
+    return given
+
+
+def _penalties(given: Sequence[Callable[[Array], Array]]) -> tuple[Callable[[Array], Array], ...]:
+    if callable(given) or not all(callable(penalty) for penalty in given):
+        raise TypeError(f"regularizers: a list of rvis.regularizers was expected, given {given!r}")
+    return tuple(given)
+
+
+def _start(start: ArrayLike, spec: Parameterization, count: int, facets: int) -> Any:
+    given = checks.images("start", start, shape=spec.shape)
+    if given.shape[0] not in (1, count):
+        raise ValueError(
+            f"start: one image, or one for each of {count} objectives was expected, given "
+            f"{given.shape[0]}"
+        )
+    whole = jnp.broadcast_to(given[:, None], (count, facets, *spec.shape))
+    return jax.vmap(jax.vmap(spec.encode))(whole)

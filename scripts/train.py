@@ -1,0 +1,139 @@
+"""Trains one of our networks and writes it with its card.
+
+Command:  python scripts/train.py mnist_cnn DATA --out weights/mnist_cnn
+          python scripts/train.py cifar_resnet DATA --norm l2 --eps 0.5 --out FOLDER
+Time:     minutes to hours; the card of every shipped model says how long. Ctrl-C is safe: the same
+          command goes on from the last finished epoch.
+Prints:   one line of figures an epoch, then the accuracy clean and under attack.
+DATA is what `rvis.data.load` reads: a folder of MNIST's IDX files or of CIFAR's python batches, an
+image folder SPLIT/CLASS/NAME, or a zip of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+import rvis
+from rvis import files
+from rvis.models import convert, registry
+from rvis.train import Adversary, Recipe, describe
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    default = Recipe()
+    p.add_argument("architecture", help="a name of rvis.list_models(), such as cifar_resnet")
+    p.add_argument("data", type=Path)
+    p.add_argument("--out", type=Path, required=True, help="the model's folder")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--epochs", type=int, default=default.epochs)
+    p.add_argument("--batch", type=int, default=default.batch)
+    p.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    p.add_argument("--schedule", choices=("onecycle", "cosine"), default=default.schedule)
+    p.add_argument("--weight-decay", type=float, default=default.weight_decay)
+    p.add_argument("--label-smoothing", type=float, default=default.label_smoothing)
+    p.add_argument("--crop", type=int, default=default.crop)
+    p.add_argument("--no-flip", action="store_true")
+    p.add_argument("--small", type=int, default=0, help="side of the windows of the first epochs")
+    p.add_argument("--small-epochs", type=int, default=0)
+    p.add_argument("--ema", type=float, default=default.ema)
+    p.add_argument("--norm", choices=("l2", "linf"), help="train against this adversary")
+    p.add_argument("--eps", type=float, default=0.5)
+    p.add_argument("--attack-steps", type=int, default=1)
+    p.add_argument("--attack-step-size", type=float, help="1.25 eps by default for one step")
+    p.add_argument("--test-norm", choices=("l2", "linf"), default="l2")
+    p.add_argument("--test-eps", type=float, default=0.5)
+    p.add_argument("--test-steps", type=int, default=20)
+    p.add_argument("--restarts", type=int, default=1)
+    p.add_argument("--licence", default="", help="of the data, for the card")
+    p.add_argument("--data-name", default="", help="of the data, for the card")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains, evaluates and writes; the exit status."""
+    p = parser()
+    a = p.parse_args(arguments)
+    try:
+        adversary = None
+        if a.norm:
+            size = a.attack_step_size or (1.25 * a.eps if a.attack_steps == 1 else None)
+            adversary = Adversary(a.norm, a.eps, a.attack_steps, size)
+        recipe = Recipe(
+            epochs=a.epochs,
+            batch=a.batch,
+            learning_rate=a.learning_rate,
+            schedule=a.schedule,
+            weight_decay=a.weight_decay,
+            label_smoothing=a.label_smoothing,
+            crop=a.crop,
+            flip=not a.no_flip,
+            small=a.small,
+            small_epochs=a.small_epochs,
+            ema=a.ema,
+            adversary=adversary,
+        )
+        attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
+        model = rvis.load(a.architecture, weights="random", key=a.seed)
+        training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
+        started = time.perf_counter()
+        a.out.mkdir(parents=True, exist_ok=True)
+        checkpoint = a.out / "checkpoint.npz"
+        model = rvis.train(
+            model,
+            training,
+            recipe,
+            key=a.seed,
+            checkpoint=checkpoint,
+            test=test.take(slice(0, None, 10)),
+            report=lambda line: print(line, flush=True),
+        )
+        minutes = (time.perf_counter() - started) / 60
+        clean = rvis.evaluate(model, test)
+        robust = rvis.evaluate(model, test, adversary=attack, restarts=a.restarts)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"{p.prog}: {error}", file=sys.stderr)
+        return 2
+    print(f"clean {clean:.2%}, under {attack} {robust:.2%}, trained in {minutes:.1f} min")
+    about = registry.describe(model)
+    convert.save(a.out / "weights.safetensors", model, about)
+    weights = (a.out / "weights.safetensors").read_bytes()
+    card = {
+        **about,
+        "name": a.out.name,
+        "data": a.data_name or a.data.name,
+        "licence_of_data": a.licence,
+        "command": shlex.join(["python", "scripts/train.py", *(arguments or sys.argv[1:])]),
+        "seed": a.seed,
+        "recipe": describe(recipe),
+        "minutes": round(minutes, 1),
+        "device": str(jax.devices()[0]),
+        "test_images": len(test),
+        "accuracy": round(clean, 4),
+        "attack": {
+            "norm": attack.norm,
+            "eps": attack.eps,
+            "steps": attack.steps,
+            "step_size": attack.step_size,
+            "random_start": attack.random_start,
+            "restarts": a.restarts,
+            "accuracy": round(robust, 4),
+        },
+        "bytes": len(weights),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    files.write_json(a.out / "card.json", card)
+    checkpoint.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

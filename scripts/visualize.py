@@ -1,0 +1,118 @@
+"""Pictures of what the channels and classes of a network want to see.
+
+Command:  python scripts/visualize.py
+          python scripts/visualize.py MODEL LAYER [--units 0 1 2 …] [--out FOLDER]
+Time:     without arguments under two minutes on two cores: channels and classes of the two shipped
+          CIFAR-10 networks, standard beside robust. With a model, some seconds a unit.
+Prints:   where the pictures are, and which units never moved. `grid.png` is the labelled sheet.
+MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs
+`--weights`); LAYER a name of `model.layers`, or "logits" for the classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import rvis
+from rvis import objectives, optimizers, plots
+from rvis.visualize import Options
+
+LUCID: Options = {"steps": 192}
+PLAIN: Options = {
+    "steps": 60,
+    "image": "pixel",
+    "transforms": (),
+    "optimizer": optimizers.steepest(0.5, norm="l2"),
+}
+"""Nothing but the gradient: steps of L2 length .5 on pixels, no transformation, no penalty."""
+
+
+def gallery(out: Path, *, key: int, progress: bool) -> list[Path]:
+    """Standard beside robust: classes and channels, without any regularizer and with lucid's."""
+    written = []
+    names = ("cifar10_resnet", "cifar10_resnet_robust")
+    models = [rvis.load(name) for name in names]
+    classes = np.arange(len(models[0].classes))
+    for title, objective, recipes in (
+        ("classes", objectives.probability(classes), (("plain", PLAIN), ("lucid", LUCID))),
+        ("layer3", objectives.channel("layer3", np.arange(10)), (("lucid", LUCID),)),
+    ):
+        rows, labels = [], []
+        for recipe, options in recipes:
+            for name, model in zip(names, models, strict=True):
+                options = {**options, "key": key, "progress": progress}
+                result = rvis.visualize(model, objective, **options)
+                result.save(out / f"{title}_{name}_{recipe}")
+                report(result)
+                rows.append(result.images)
+                labels.append(f"{name.removeprefix('cifar10_')}, {recipe}")
+        sheet = plots.grid(np.stack(rows), titles=list(result.labels), row_titles=labels)
+        written.append(out / f"{title}.png")
+        plots.save(sheet, written[-1])
+    return written
+
+
+def report(result: rvis.Result) -> None:
+    """Says which units never moved."""
+    dead = [str(label) for label in np.atleast_1d(result.labels)[np.atleast_1d(result.dead)]]
+    if dead:
+        print(f"never moved, so their pictures mean nothing: {', '.join(dead)}")
+
+
+def one_layer(a: argparse.Namespace) -> list[Path]:
+    """A sweep of one layer, or of some of its units."""
+    model = rvis.load(a.model, weights=a.weights)
+    options: Options = PLAIN.copy() if a.plain else {"steps": a.steps}
+    options |= {"size": a.size, "key": a.seed, "progress": not a.quiet, "facets": a.facets}
+    if a.neuron or a.snapshots:
+        options["snapshots"] = a.snapshots
+        shapes = rvis.layer_shapes(model)
+        rvis.checks.choice("layer", a.layer, shapes)
+        units = np.arange(shapes[a.layer][-1]) if a.units is None else np.asarray(a.units)
+        kind = objectives.neuron if a.neuron else objectives.channel
+        result = rvis.visualize(model, kind(a.layer, units), **options)
+    else:
+        result = rvis.sweep(model, a.layer, a.units, out=a.out / "units", **options)
+    result.save(a.out)
+    report(result)
+    return [a.out / "grid.png"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draws and says where; the exit status."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("model", nargs="?")
+    p.add_argument("layer", nargs="?")
+    p.add_argument("--units", type=int, nargs="+", help="channel or class numbers; all by default")
+    p.add_argument("--weights", help="a file of weights, for an architecture's name")
+    p.add_argument("--neuron", action="store_true", help="the centre neuron instead of the channel")
+    p.add_argument("--plain", action="store_true", help="no regularizer: for robust networks")
+    p.add_argument("--steps", type=int, default=512)
+    p.add_argument("--size", type=int, help="pixels; the model's own by default")
+    p.add_argument("--facets", type=int, default=1, help="pictures of each unit")
+    p.add_argument("--snapshots", type=int, nargs="+", default=[], help="steps to show")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--out", type=Path, default=Path("out"))
+    a = p.parse_args(arguments)
+    if a.model is not None and a.layer is None:
+        p.error("LAYER: a name of model.layers was expected beside MODEL")
+    try:
+        if a.model is None:
+            written = gallery(a.out, key=a.seed, progress=not a.quiet)
+        else:
+            written = one_layer(a)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"{p.prog}: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

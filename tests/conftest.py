@@ -1,0 +1,42 @@
+"""What every test may rely on: strict JAX, a compilation cache, small models, and the data sets."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache is None:
+        cache = str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def cifar_test():
+    """The CIFAR-10 test set, where it is at hand."""
+    path = DATA / "cifar10.zip"
+    if not path.exists():
+        pytest.skip(f"no CIFAR-10 at {path}")
+    from rvis import data
+
+    return data.load(path, "test")
+
+
+@pytest.fixture(scope="session")
+def mnist_test():
+    """The MNIST test set, where it is at hand."""
+    path = DATA / "mnist"
+    if not path.exists():
+        pytest.skip(f"no MNIST at {path}")
+    from rvis import data
+
+    return data.load(path, "test")
