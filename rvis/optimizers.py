@@ -57,7 +57,8 @@ class Optimizer:
     )
 
     def _chain(self) -> optax.GradientTransformation:
-        return optax.chain(*(_FACTORIES[name](**dict(options)) for name, options in self.maps))
+        maps = (_FACTORIES[name](**dict(options)) for name, options in self.maps)
+        return optax.chain(optax.identity(), *maps)
 
     def init(self, position: PyTree) -> PyTree:
         """The state for a group's position, whose leaves lead with the group's axis."""

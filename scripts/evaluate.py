@@ -39,20 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
         steps = a.steps or said["steps"]
         size = said["step_size"] if steps == said["steps"] else None
         attack = Adversary(said["norm"], said["eps"], steps, size)
+        attacked = min(len(test), said["test_images"])
         clean = rvis.evaluate(model, test)
         restarts = a.restarts or said["restarts"]
-        robust = rvis.evaluate(model, test, adversary=attack, restarts=restarts, key=a.seed)
+        sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
+        robust = rvis.evaluate(model, sample, adversary=attack, restarts=restarts, key=a.seed)
     except (ValueError, TypeError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     name = f"PGD-{steps} {attack.norm} {attack.eps:g}, {restarts} restart(s)"
     off = False
     print(f"{a.model} on {len(test)} test images")
-    for title, measured, stated in (
-        ("clean", clean, card["accuracy"]),
-        (name, robust, said["accuracy"]),
+    for title, measured, stated, count in (
+        ("clean", clean, card["accuracy"], len(test)),
+        (name, robust, said["accuracy"], attacked),
     ):
-        half = 1.96 * math.sqrt(max(stated * (1 - stated), 1e-4) / len(test))
+        half = 1.96 * math.sqrt(max(stated * (1 - stated), 1e-4) / count)
         off |= abs(measured - stated) > half
         print(f"  {title:40s} {measured:7.2%}   card {stated:7.2%} ± {half:.2%}")
     return int(off)

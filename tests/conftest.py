@@ -1,4 +1,4 @@
-"""What every test may rely on: strict JAX, a compilation cache, small models, and the data sets."""
+"""What every test may rely on: a compilation cache, small models, and the data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def pytest_configure() -> None:
         cache = str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="session")

@@ -149,18 +149,17 @@ def test_a_key_repeats_its_views_and_another_does_not(chain):
 
 
 @chains
-@pytest.mark.parametrize("shape", [(9, 6, 1), (1, 8, 1), (5, 12, 1)])
-@pytest.mark.parametrize("key", range(3))
-def test_the_gradient_is_the_adjoint(chain, shape, key):
-    def view(x: jax.Array) -> jax.Array:
-        return apply(chain, key, x[None])[0]
+@pytest.mark.parametrize("shape", [(9, 6, 2), (1, 8, 1)])
+def test_the_gradient_is_the_adjoint(chain, shape):
+    @jax.jit
+    @jax.vmap
+    def products(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, g = jax.random.normal(key, (2, 1, *shape))
+        fill, back = jax.vjp(lambda x: transforms.apply(chain, key, x), jnp.zeros_like(x))
+        return jnp.vdot(transforms.apply(chain, key, x) - fill, g), jnp.vdot(x, back(g)[0])
 
-    nothing = jnp.zeros(shape)
-    basis = jnp.eye(nothing.size).reshape(-1, *shape)
-    matrix = (jax.vmap(view)(basis) - view(nothing)).reshape(nothing.size, -1)
-    g = jax.random.normal(jax.random.key(key), shape)
-    (found,) = jax.vjp(view, nothing)[1](g)
-    np.testing.assert_allclose(found.ravel(), matrix @ g.ravel(), atol=1e-5)
+    forth, back = products(jax.random.split(jax.random.key(0), 20))
+    np.testing.assert_allclose(forth, back, atol=2e-5)
 
 
 @chains
@@ -254,8 +253,16 @@ def test_lucid_chooses_from_its_published_numbers():
             ValueError,
             "Crop of at most the 1 pixels.*given 2",
         ),
-        (lambda: transforms.apply(("blur",), 0, image(1, 4, 4, 3)), TypeError, "transforms: .*'blur'"),
-        (lambda: transforms.apply((Jitter(1),), 0, image(4, 4, 3)), ValueError, r"images: .*\(4, 4, 3\)"),
+        (
+            lambda: transforms.apply(("blur",), 0, image(1, 4, 4, 3)),
+            TypeError,
+            "transforms: .*'blur'",
+        ),
+        (
+            lambda: transforms.apply((Jitter(1),), 0, image(4, 4, 3)),
+            ValueError,
+            r"images: .*\(4, 4, 3\)",
+        ),
         (lambda: transforms.apply((Jitter(1),), None, image(1, 4, 4, 3)), TypeError, "key: .*None"),
     ],
 )

@@ -87,7 +87,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         )
         for depth, (stages, bottleneck) in _RESNET.items()
     },
-    # torchvision's weights come from TensorFlow and take [-1, 1] (its `transform_input`).
+    # torchvision's weights were trained on [-1, 1], which its `transform_input` restores.
     "googlenet": Architecture(GoogLeNet, "fc", (224, 224, 3), (0.5,), (0.5,)),
     "inceptionv1": Architecture(
         InceptionV1, "softmax2_pre_activation_matmul", (224, 224, 3), (117 / 255,), (1 / 255,)
@@ -204,7 +204,7 @@ class NnxApply:
     """The `apply` of a Flax NNX module, as `LinenApply` is that of a Linen one.
 
     The weights are an `nnx.State`; the module is put together again inside the trace, in evaluation
-    mode, and that copy's submodules are tapped at the output of their `__call__`.
+    mode, and that copy's submodules are tapped at the output of their `__call__` (see `from_nnx`).
 
     Attributes:
       graphdef: the module without its weights, from `nnx.split`.
@@ -578,6 +578,15 @@ def card(name: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       ValueError: naming `name` (with the nearest names), or `path` where the card is no JSON.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from rvis.models import registry
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     card = pathlib.Path(folder, "card.json")
+      ...     _ = card.write_text('{"architecture": "vgg16", "sha256": "…"}', encoding="utf-8")
+      ...     registry.card(folder)["architecture"]
+      'vgg16'
     """
     shipped = _shipped()
     if name not in shipped and (pathlib.Path(name) / "card.json").is_file():
@@ -702,7 +711,6 @@ def from_nnx(
 
         Example:
           >>> from flax import nnx
-    from flax.core.tracers import current_trace
           >>> from rvis.models import registry
           >>> class Net(nnx.Module):
           ...     def __init__(self):

@@ -1,0 +1,110 @@
+"""Objectives against hand-worked activations, their algebra, and what they refuse."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rvis import objectives as o
+from tests import toys
+
+X = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+LOGITS = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
+ACTIVATIONS = {"a": jnp.asarray(X), "d": jnp.asarray(X[:, 0, 0]), "logits": jnp.asarray(LOGITS)}
+V = np.array([1.0, -1, 2, 0, 0.5], np.float32)
+
+VALUES = {
+    "channel": (o.channel("a", 2), X[..., 2].mean()),
+    "channel of a dense layer": (o.channel("d", 4), X[:, 0, 0, 4].mean()),
+    "neuron at the centre": (o.neuron("a", 1), X[:, 1, 2, 1].mean()),
+    "neuron at a place": (o.neuron("a", 1, (2, 0)), X[:, 2, 0, 1].mean()),
+    "neuron of a dense layer": (o.neuron("d", 3), X[:, 0, 0, 3].mean()),
+    "layer": (o.layer("a"), (X**2).mean()),
+    "direction": (o.direction("a", V), (X @ V).mean()),
+    "logit": (o.logit(1), 3.5),
+    "probability": (o.probability(1), np.log([np.e / (1 + np.e), np.e**2 / (1 + np.e**2)]).mean()),
+    "sum": (o.channel("a", 2) + o.logit(0), X[..., 2].mean() + 2),
+    "difference": (o.logit(1) - o.logit(0), 1.5),
+    "scaled": (3 * o.logit(0) / 2, 3.0),
+    "scaled by an array": (jnp.float32(2) * o.logit(0), 4.0),
+    "scaled by a NumPy number": (np.float32(2) * o.logit(0), 4.0),
+    "negative": (-o.logit(0), -2.0),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_value(name):
+    objective, expected = VALUES[name]
+    np.testing.assert_allclose(objective(ACTIVATIONS), expected, rtol=1e-6)
+
+
+def test_many_members_are_one_pytree():
+    many = o.channel("a", [0, 3]) + 2 * o.direction("a", np.stack([V, -V]))
+    assert many.batch_shape == (2,)
+    scores = jax.vmap(lambda member: member(ACTIVATIONS))(many.broadcast(2))
+    expected = [X[..., 0].mean() + 2 * (X @ V).mean(), X[..., 3].mean() - 2 * (X @ V).mean()]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_a_single_term_serves_every_member():
+    many = (o.channel("a", [0, 3]) - o.logit(1)).broadcast(2)
+    scores = jax.vmap(lambda member: member(ACTIVATIONS))(many)
+    np.testing.assert_allclose(scores, [X[..., 0].mean() - 3.5, X[..., 3].mean() - 3.5])
+
+
+def test_another_unit_or_weight_has_the_same_structure():
+    one, other = 2 * o.channel("a", 1), 7.5 * o.channel("a", 4)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert jax.tree.structure(one) != jax.tree.structure(2 * o.channel("b", 1))
+
+
+def test_layers_are_those_of_all_terms_once():
+    assert (o.channel("a", 0) + o.layer("b") - o.layer("a")).layers == ("a", "b")
+
+
+MODEL = toys.pointwise()
+REFUSED = {
+    "misspelt layer": (o.channel("rleu", 0), r"layer: unknown 'rleu'; did you mean 'relu'"),
+    "unit too high": (o.channel("relu", 4), r"unit: 0 to 3 of layer 'relu' were expected, given 4"),
+    "unit below zero": (o.neuron("relu", -1), r"unit: 0 to 3 .* given -1"),
+    "one unit of many": (o.channel("relu", [0, 9]), r"given 9"),
+    "class": (o.logit(2), r"unit: 0 to 1 of the logits were expected, given 2"),
+    "class of a probability": (o.probability(5), r"unit: 0 to 1 of the logits"),
+    "row": (o.neuron("relu", 0, (6, 0)), r"position\[0\] \(row\): 0 to 5 of 'relu'.*given 6"),
+    "column": (o.neuron("relu", 0, (0, 8)), r"position\[1\] \(column\): 0 to 7"),
+    "place in a dense layer": (o.neuron("pool", 0, (0, 0)), r"position: layer 'pool' has shape"),
+    "width": (o.direction("relu", np.ones(3)), r"vector: 4 entries were expected"),
+    "NaN": (o.direction("relu", np.full(4, np.nan)), r"vector: finite numbers"),
+    "weight": (float("nan") * o.logit(0), r"weight: finite numbers"),
+    "in a sum": (o.logit(0) + o.channel("con", 0), r"layer: unknown 'con'; did you mean 'conv'"),
+    "batches": (o.logit([0, 1]) + o.channel("conv", [0, 1, 2]), r"objective: sums need as many"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_before_anything_compiles(name):
+    objective, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        o.check(objective, MODEL, MODEL.input_shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: o.channel("a", 1.5), "unit: integers"),
+        (lambda: o.channel("a", True), "unit: integers"),
+        (lambda: o.neuron("a", 0, (0.5, 1)), "position: integers"),
+        (lambda: o.check("channel", MODEL, MODEL.input_shape), "objective: one of"),
+    ],
+)
+def test_wrong_types_are_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_titles():
+    titles = (o.channel("a", [1, 2]) - 0.5 * o.logit(0)).titles(("cat", "dog"))
+    assert titles.tolist() == ["a:1 − 0.5 × cat", "a:2 − 0.5 × cat"]
+    assert o.neuron("a", 3, (0, 5)).titles(()).tolist() == "a:3@0,5"

@@ -1,0 +1,55 @@
+"""A model is a pytree that crosses jit; keys are typed or seeds."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rvis
+from rvis import types
+from tests import toys
+
+
+def test_two_loads_of_one_architecture_share_their_program():
+    @jax.jit
+    @functools.partial(chex.assert_max_traces, n=1)
+    def forward(model, images):
+        return model.apply(model.params, images)
+
+    outs = [
+        forward(rvis.load("mnist_cnn", weights="random", key=key), jnp.ones((1, 28, 28, 1)))
+        for key in (0, 1)
+    ]
+    assert not np.allclose(*outs)
+
+
+def test_calling_checks_images():
+    with pytest.raises(ValueError, match=r"images: values in \[0, 1\]"):
+        toys.pointwise()(np.full((1, 6, 8, 3), 2.0, np.float32))
+
+
+def test_layer_shapes_of_another_size():
+    shapes = types.layer_shapes(toys.pointwise(), (10, 3, 3))
+    assert shapes["relu"] == (10, 3, 4)
+    assert shapes["logits"] == (2,)
+
+
+def test_a_size_the_model_cannot_take_is_named():
+    with pytest.raises(ValueError, match="size: linear cannot take an image of shape"):
+        types.layer_shapes(toys.linear(np.ones((12, 2)), (2, 2, 3)), (3, 3, 3))
+
+
+@pytest.mark.parametrize("key", [0, np.int64(3), jax.random.key(1)])
+def test_keys(key):
+    assert jax.dtypes.issubdtype(types.as_key(key).dtype, jax.dtypes.prng_key)
+
+
+@pytest.mark.parametrize("key", [1.5, "0", True, np.zeros(2, np.uint32)])
+def test_other_keys_are_refused(key):
+    with pytest.raises(TypeError, match="key: an int seed or a typed key"):
+        types.as_key(key)

@@ -1,0 +1,194 @@
+"""Visualizations of small models: shapes, bits, resumption, dead units, refusals."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rvis
+from rvis import core, images, objectives, optimizers, regularizers
+from rvis.visualize import faithfulness
+from tests import toys
+
+MODEL = toys.pointwise()
+GREY = toys.pointwise(channels=1)
+QUICK = {"steps": 4, "progress": False}
+
+
+def draw(objective, model=MODEL, **options):
+    return rvis.visualize(model, objective, **{**QUICK, **options})
+
+
+@pytest.mark.parametrize(
+    ("objective", "facets", "shape"),
+    [
+        (objectives.channel("relu", 1), 1, ()),
+        (objectives.channel("relu", [1]), 1, (1,)),
+        (objectives.channel("relu", [0, 1, 2]), 1, (3,)),
+        (objectives.channel("relu", 1), 2, (2,)),
+        (objectives.channel("relu", [0, 1, 2]), 2, (3, 2)),
+    ],
+)
+def test_shapes_follow_objectives_and_facets(objective, facets, shape):
+    result = draw(objective, facets=facets, snapshots=(0, 4))
+    assert result.images.shape == (*shape, 6, 8, 3)
+    assert result.snapshots[4].shape == (*shape, 6, 8, 3)
+    assert result.scores.shape == (*objective.batch_shape, 4)
+    assert result.dead.shape == objective.batch_shape
+    assert result.show().size[0] > 90
+
+
+@pytest.mark.parametrize("model", [MODEL, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("image", ["fourier", "pixel"])
+@pytest.mark.parametrize("size", [None, 5, (7, 4), (1, 9)])
+def test_any_size_and_channels_and_the_score_rises(model, image, size):
+    result = draw(objectives.channel("conv", 0), model, image=image, size=size, transforms=())
+    height, width = (6, 8) if size is None else (size, size) if isinstance(size, int) else size
+    assert result.images.shape == (height, width, model.input_shape[2])
+    assert result.scores[-1] > result.scores[0]
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk": 1}, {"chunk": 7}, {"facets": 2}])
+def test_a_unit_has_the_same_bits_alone_and_in_a_batch(options):
+    many = draw(objectives.channel("relu", range(4)), **options)
+    for unit in (0, 3):
+        alone = draw(objectives.channel("relu", unit), **options)
+        np.testing.assert_array_equal(alone.images, many.images[unit])
+        np.testing.assert_array_equal(alone.scores, many.scores[unit])
+
+
+def test_the_key_decides():
+    first, same, other = (draw(objectives.logit(0), key=k).images for k in (0, jax.random.key(0), 1))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_start_from_an_image():
+    start = np.random.default_rng(0).uniform(0.1, 0.9, MODEL.input_shape).astype(np.float32)
+    for image in ("fourier", "pixel"):
+        result = draw(objectives.logit([0, 1]), image=image, start=start, snapshots=(0,))
+        np.testing.assert_allclose(result.snapshots[0][1], start, atol=1e-4)
+
+
+def test_regularizers_pull_towards_grey():
+    plain, penalised = (
+        draw(objectives.channel("conv", 0), image="pixel", transforms=(), steps=20, regularizers=r)
+        for r in ((), (regularizers.l1(10.0),))
+    )
+    assert np.abs(penalised.images - 0.5).mean() < 0.7 * np.abs(plain.images - 0.5).mean()
+
+
+def test_a_unit_that_never_moved_is_reported():
+    closed = toys.pointwise(bias=-100.0)
+    result = draw(objectives.channel("relu", [0, 1]), closed)
+    assert result.dead.tolist() == [True, True]
+    assert not draw(objectives.channel("conv", [0, 1]), closed).dead.any()
+
+
+def test_a_sweep_is_every_channel():
+    result = rvis.sweep(MODEL, "relu", **QUICK)
+    np.testing.assert_array_equal(
+        result.images, draw(objectives.channel("relu", range(4))).images
+    )
+    assert result.labels.tolist() == [f"relu:{i}" for i in range(4)]
+
+
+def test_a_sweep_resumes_with_what_is_missing(tmp_path, monkeypatch):
+    whole = rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
+    (tmp_path / "unit00002.npz").unlink()
+    drawn = []
+    real = rvis.visualize
+    module = __import__("sys").modules["rvis.visualize"]
+
+    def count(model, objective, **options):
+        drawn.extend(np.atleast_1d(objective.unit).tolist())
+        return real(model, objective, **options)
+
+    monkeypatch.setattr(module, "visualize", count)
+    again = rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
+    assert drawn == [2]
+    np.testing.assert_array_equal(again.images, whole.images)
+    assert (tmp_path / "spritemap.png").exists()
+
+
+def test_a_sweep_into_a_folder_of_other_work_is_refused(tmp_path):
+    rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
+    with pytest.raises(ValueError, match="out: .*other arguments"):
+        rvis.sweep(MODEL, "relu", [0], out=tmp_path, **{**QUICK, "steps": 5})
+
+
+def test_a_damaged_sweep_is_named(tmp_path):
+    rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
+    (tmp_path / "unit00000.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"out: .*unit00000\.npz cannot be read"):
+        rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
+
+
+def test_faithfulness_is_the_share_of_lower_images():
+    model = toys.linear(np.eye(4)[:, :2], (2, 2, 1))
+    levels = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    real = np.tile(levels[:, None, None, None], (1, 2, 2, 1))
+    pictures = np.full((2, 2, 2, 1), 0.35, np.float32)
+    pictures[1] = 0.15
+    ranks = faithfulness(model, objectives.channel("out", [0, 1]), pictures, real, batch=3)
+    assert ranks.tolist() == [75, 25]
+
+
+def test_units_and_rates_compile_once(monkeypatch):
+    traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
+    jitted = jax.jit(traced, static_argnames=("steps", "width"))
+    run = functools.wraps(core.run)(lambda *a, **k: jitted(*a, **k))
+    monkeypatch.setattr(core, "run", run)
+    # eval_shape traces through the same jit, with one step; both lengths are one here.
+    for unit, rate in ((0, 0.05), (3, 0.1), ([0, 1, 2], 0.2)):
+        draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate), steps=1)
+
+
+LAYER = objectives.channel("relu", 0)
+BAD_TRANSFORMS = {"transforms": ["jitter"]}
+REFUSED = {
+    "layer": (objectives.channel("relo", 0), {}, ValueError, "layer: unknown 'relo'; did you mean"),
+    "unit": (objectives.channel("relu", 99), {}, ValueError, "unit: 0 to 3 of layer 'relu'"),
+    "no unit": (objectives.channel("relu", np.zeros(0, int)), {}, ValueError, "objective: at least"),
+    "objective": ("relu:0", {}, TypeError, "objective: one of rvis.objectives"),
+    "key": (LAYER, {"key": 0.5}, TypeError, "key: an int seed"),
+    "steps": (LAYER, {"steps": 0}, ValueError, "steps: at least 1"),
+    "facets": (LAYER, {"facets": -1}, ValueError, "facets: at least 1"),
+    "chunk": (LAYER, {"chunk": 0}, ValueError, "chunk: at least 1"),
+    "size": (LAYER, {"size": 0}, ValueError, "size: at least 1"),
+    "sizes": (LAYER, {"size": (3, 3, 3)}, ValueError, r"size: \(height, width\)"),
+    "image": (LAYER, {"image": "furier"}, ValueError, "unknown 'furier'; did you mean 'fourier'"),
+    "channels": (LAYER, {"image": images.Pixel((6, 8, 1))}, ValueError, "image: 3 channels"),
+    "no image": (LAYER, {"image": 3}, TypeError, "image: 'fourier', 'pixel'"),
+    "start": (LAYER, {"start": np.ones((5, 8, 3), np.float32)}, ValueError, "start: .*an image"),
+    "start range": (LAYER, {"start": np.full((6, 8, 3), 255.0)}, ValueError, "start: .*255"),
+    "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one image"),
+    "transforms": (LAYER, BAD_TRANSFORMS, TypeError, "transforms: a list"),
+    "regularizer": (LAYER, {"regularizers": [1.0]}, TypeError, "regularizers: a list"),
+    "optimizer": (LAYER, {"optimizer": "adam"}, TypeError, "optimizer: one of rvis.optimizers"),
+    "snapshots": (LAYER, {"snapshots": (9,)}, ValueError, r"snapshots: 0 to 4 \(steps\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_before_anything_runs(name, monkeypatch):
+    objective, options, error, message = REFUSED[name]
+    monkeypatch.setattr(core, "run", lambda *a, **k: pytest.fail("it ran"))
+    with pytest.raises(error, match=message):
+        draw(objective, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "units", "message"),
+    [("relo", None, "layer: unknown 'relo'"), ("relu", [4], "units: 0 to 3 of layer 'relu'")],
+)
+def test_a_sweep_refuses(layer, units, message):
+    with pytest.raises(ValueError, match=message):
+        rvis.sweep(MODEL, layer, units, **QUICK)
