@@ -312,7 +312,7 @@ def drive(
       chunk: examples at once, rounded up to a multiple of the width; the width by default on a CPU,
         64 elsewhere.
       checkpoint: a folder in which an interrupted run leaves its state, and from which the same
-        call goes on. It is emptied when the run has ended.
+        call goes on. It is removed when the run has ended.
       progress: a bar on a terminal.
       label: the bar's title.
 
@@ -362,6 +362,8 @@ def drive(
     for file in finished:
         if file is not None:
             file.unlink(missing_ok=True)
+    if folder is not None and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _rows(tree: PyTree, rows: np.ndarray | slice) -> PyTree:

@@ -415,7 +415,7 @@ def probability(unit: Units) -> Probability:
     Example:
       >>> import jax.numpy as jnp
       >>> from rvis.objectives import probability
-      >>> float(probability(1)({"logits": jnp.zeros((1, 2))}).round(4))
+      >>> round(float(probability(1)({"logits": jnp.zeros((1, 2))})), 4)
       -0.6931
     """
     return Probability(_units(unit))

@@ -132,7 +132,8 @@ def visualize(
         optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
         views=views,
         facets=facets,
-        woken=16,
+        # A network that applies its own ReLUs keeps them closed.
+        woken=16 if getattr(model.apply, "takes_relu", True) else 0,
     )
     constraint = projections.Box() if isinstance(spec, images.Pixel) else None
     problem = core.Problem(objective, _penalties(regularizers), constraint).broadcast(count)

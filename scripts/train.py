@@ -115,6 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     print(f"clean {clean:.2%}, under {attack} {robust:.2%}, trained in {minutes:.1f} min")
     weights = (a.out / "weights.safetensors").read_bytes()
     card = {

@@ -44,9 +44,10 @@ def gallery(out: Path, *, key: int, progress: bool) -> list[Path]:
         rows, labels = [], []
         for recipe, options in recipes:
             for name, model in zip(names, models, strict=True):
+                folder = out / f"{title}_{name}_{recipe}"
                 options = {**options, "key": key, "progress": progress}
-                result = rvis.visualize(model, objective, **options)
-                result.save(out / f"{title}_{name}_{recipe}")
+                result = rvis.visualize(model, objective, checkpoint=folder / "state", **options)
+                result.save(folder)
                 report(result)
                 rows.append(result.images)
                 labels.append(f"{name.removeprefix('cifar10_')}, {recipe}")
@@ -74,7 +75,7 @@ def one_layer(a: argparse.Namespace) -> list[Path]:
         rvis.checks.choice("layer", a.layer, shapes)
         units = np.arange(shapes[a.layer][-1]) if a.units is None else np.asarray(a.units)
         kind = objectives.neuron if a.neuron else objectives.channel
-        result = rvis.visualize(model, kind(a.layer, units), **options)
+        result = rvis.visualize(model, kind(a.layer, units), checkpoint=a.out / "state", **options)
     else:
         result = rvis.sweep(model, a.layer, a.units, out=a.out / "units", **options)
     result.save(a.out)
@@ -109,6 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     for path in written:
         print(path)
     return 0

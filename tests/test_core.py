@@ -178,7 +178,7 @@ def test_ctrl_c_and_resume_give_the_unbroken_pictures(monkeypatch, tmp_path, aft
     assert list(tmp_path.glob("chunk*.npz"))
     resumed = drive(**options)
     np.testing.assert_array_equal(np.concatenate([o.images for o in resumed]), whole)
-    assert not list(tmp_path.iterdir())
+    assert not tmp_path.exists()
 
 
 def test_resuming_computes_only_what_is_missing(monkeypatch, tmp_path):
@@ -188,9 +188,7 @@ def test_resuming_computes_only_what_is_missing(monkeypatch, tmp_path):
             drive(snapshots=(2,), chunk=5, checkpoint=tmp_path)
     ran = []
     original = core.run
-    monkeypatch.setattr(
-        core, "run", lambda *a, **k: ran.append(k["steps"]) or original(*a, **k)
-    )
+    monkeypatch.setattr(core, "run", lambda *a, **k: ran.append(k["steps"]) or original(*a, **k))
     drive(snapshots=(2,), chunk=5, checkpoint=tmp_path)
     # One call traces the shapes, the others run.
     assert sum(ran[1:]) < 6

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis import train as _  # noqa: F401  (the function; the module is below)
 from rvis.data import Dataset
 from rvis.models import registry
 from rvis.train import Adversary, Recipe, augment
@@ -22,7 +21,9 @@ def stripes(count=64):
     rng = np.random.default_rng(0)
     labels = np.arange(count, dtype=np.int32) % 2
     wave = 0.5 + 0.3 * np.sign(np.sin(np.arange(8) * np.pi / 2 + 0.1))
-    pictures = np.stack([np.tile(wave, (8, 1)) if k else np.tile(wave[:, None], (1, 8)) for k in labels])
+    pictures = np.stack(
+        [np.tile(wave, (8, 1)) if k else np.tile(wave[:, None], (1, 8)) for k in labels]
+    )
     pictures = pictures + rng.normal(0, 0.05, pictures.shape)
     pixels = np.rint(255 * pictures.clip(0, 1)).astype(np.uint8)[..., None]
     return Dataset(pixels, labels, ("across", "down"), "stripes")
@@ -31,8 +32,13 @@ def stripes(count=64):
 def model(key=0):
     config = {"stages": (1, 1), "widths": (4, 8), "classes": 2}
     return registry.build(
-        "cifar_resnet", config=config, weights="random", key=key, input_shape=SHAPE,
-        mean=(0.5,), std=(0.5,),
+        "cifar_resnet",
+        config=config,
+        weights="random",
+        key=key,
+        input_shape=SHAPE,
+        mean=(0.5,),
+        std=(0.5,),
     )
 
 
@@ -146,8 +152,14 @@ def test_restarts_never_raise_accuracy():
         (lambda: Adversary("l1", 1, 1), "norm: unknown 'l1'"),
         (lambda: Adversary("l2", -1, 1), "eps: a number in"),
         (lambda: learn(Recipe(batch=65)), "batch: at most 64"),
-        (lambda: rvis.train(toys.pointwise(), stripes(), RECIPE), "model: pointwise cannot be trained"),
-        (lambda: rvis.train(rvis.load("mnist_cnn", weights="random"), stripes(), RECIPE), "dataset: images"),
+        (
+            lambda: rvis.train(toys.pointwise(), stripes(), RECIPE),
+            "model: pointwise cannot be trained",
+        ),
+        (
+            lambda: rvis.train(rvis.load("mnist_cnn", weights="random"), stripes(), RECIPE),
+            "dataset: images",
+        ),
         (lambda: rvis.evaluate(toys.pointwise(), stripes()), "dataset: images"),
     ],
 )

@@ -246,6 +246,11 @@ def test_lucid_chooses_from_its_published_numbers():
         (lambda: Noise(float("nan")), ValueError, "sd: .*nan"),
         (lambda: transforms.lucid(0), ValueError, "size: at least 1.*0"),
         (lambda: transforms.distill(2.5), TypeError, "size: an int.*2.5"),
+        (
+            lambda: transforms.apply(Jitter(1), 0, image(1, 4, 4, 3)),
+            TypeError,
+            "transforms: a tuple",
+        ),
         (lambda: transforms.apply((Pad(1), Pad(2)), 0, image(1, 4, 4, 3)), ValueError, "one Pad"),
         (lambda: transforms.apply((Crop(1),), 0, image(1, 4, 4, 3)), ValueError, "at most the 0"),
         (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import chex
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,7 +65,9 @@ def test_a_unit_has_the_same_bits_alone_and_in_a_batch(options):
 
 
 def test_the_key_decides():
-    first, same, other = (draw(objectives.logit(0), key=k).images for k in (0, jax.random.key(0), 1))
+    first, same, other = (
+        draw(objectives.logit(0), key=k).images for k in (0, jax.random.key(0), 1)
+    )
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).max() > 1e-3
 
@@ -94,9 +96,7 @@ def test_a_unit_that_never_moved_is_reported():
 
 def test_a_sweep_is_every_channel():
     result = rvis.sweep(MODEL, "relu", **QUICK)
-    np.testing.assert_array_equal(
-        result.images, draw(objectives.channel("relu", range(4))).images
-    )
+    np.testing.assert_array_equal(result.images, draw(objectives.channel("relu", range(4))).images)
     assert result.labels.tolist() == [f"relu:{i}" for i in range(4)]
 
 
@@ -156,7 +156,12 @@ BAD_TRANSFORMS = {"transforms": ["jitter"]}
 REFUSED = {
     "layer": (objectives.channel("relo", 0), {}, ValueError, "layer: unknown 'relo'; did you mean"),
     "unit": (objectives.channel("relu", 99), {}, ValueError, "unit: 0 to 3 of layer 'relu'"),
-    "no unit": (objectives.channel("relu", np.zeros(0, int)), {}, ValueError, "objective: at least"),
+    "no unit": (
+        objectives.channel("relu", np.zeros(0, int)),
+        {},
+        ValueError,
+        "objective: at least",
+    ),
     "objective": ("relu:0", {}, TypeError, "objective: one of rvis.objectives"),
     "key": (LAYER, {"key": 0.5}, TypeError, "key: an int seed"),
     "steps": (LAYER, {"steps": 0}, ValueError, "steps: at least 1"),
@@ -192,3 +197,17 @@ def test_refused_before_anything_runs(name, monkeypatch):
 def test_a_sweep_refuses(layer, units, message):
     with pytest.raises(ValueError, match=message):
         rvis.sweep(MODEL, layer, units, **QUICK)
+
+
+def test_a_network_with_relus_of_its_own_is_drawn_too():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+            return nn.Dense(2, name="dense")(x.mean((1, 2)))
+
+    module = Own()
+    variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    own = rvis.from_linen(module, variables, input_shape=(8, 8, 3))
+    result = draw(objectives.channel("conv", [0, 1]), own, transforms=())
+    assert (result.scores[:, -1] > result.scores[:, 0]).all()

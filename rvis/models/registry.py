@@ -694,32 +694,32 @@ def from_nnx(
 ) -> Model:
     """A model from anybody's Flax NNX module; the module itself is left as it is.
 
-        As `from_linen`; the weights are those the module holds now, and it is used in evaluation
+    As `from_linen`; the weights are those the module holds now, and it is used in evaluation
     mode (`module.eval()` on a copy).
 
     Args:
-          module: maps normalised images (n, H, W, C) to logits (n, classes).
-          input_shape: (H, W, C) the network was trained at.
-          classes: one name a logit.
-          mean: subtracted from images in [0, 1]: one number, or one a channel.
-          std: what they are divided by then.
-          name: what to call it.
+      module: maps normalised images (n, H, W, C) to logits (n, classes).
+      input_shape: (H, W, C) the network was trained at.
+      classes: one name a logit.
+      mean: subtracted from images in [0, 1]: one number, or one a channel.
+      std: what they are divided by then.
+      name: what to call it.
 
-        Raises:
-          TypeError: naming `module`.
-          ValueError: naming the argument, as `from_linen`.
+    Raises:
+      TypeError: naming `module`.
+      ValueError: naming the argument, as `from_linen`.
 
-        Example:
-          >>> from flax import nnx
-          >>> from rvis.models import registry
-          >>> class Net(nnx.Module):
-          ...     def __init__(self):
-          ...         self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
-          ...         self.out = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
-          ...     def __call__(self, x):
-          ...         return self.out(nnx.relu(self.conv(x)).mean((1, 2)))
-          >>> registry.from_nnx(Net(), input_shape=(8, 8, 3)).layers
-          ('conv', 'out')
+    Example:
+      >>> from flax import nnx
+      >>> from rvis.models import registry
+      >>> class Net(nnx.Module):
+      ...     def __init__(self):
+      ...         self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+      ...         self.out = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
+      ...     def __call__(self, x):
+      ...         return self.out(nnx.relu(self.conv(x)).mean((1, 2)))
+      >>> registry.from_nnx(Net(), input_shape=(8, 8, 3)).layers
+      ('conv', 'out')
     """
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module: a flax.nnx.Module was expected, given {type(module).__name__}")

@@ -1,0 +1,126 @@
+"""The commands: what they write, what they print, and one line with status 2 where input is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import rvis
+from scripts import bench, evaluate, faithfulness, train, visualize
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A data set in MNIST's format: bright squares in ten places, easy to learn."""
+    folder = tmp_path_factory.mktemp("digits")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 400), ("t10k", 100)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pictures = rng.integers(0, 40, (count, 28, 28), np.uint8)
+        for picture, label in zip(pictures, labels, strict=True):
+            row, column = 2 + 5 * (label // 2), 4 + 14 * (label % 2)
+            picture[row : row + 5, column : column + 6] = 255
+        for name, magic, array in (("images-idx3", 2051, pictures), ("labels-idx1", 2049, labels)):
+            header = struct.pack(f">{1 + array.ndim}I", magic, *array.shape)
+            with gzip.open(folder / f"{split}-{name}-ubyte.gz", "wb") as stream:
+                stream.write(header + array.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """A model that the training script made, and what it printed is checked by the tests."""
+    out = tmp_path_factory.mktemp("models") / "mnist_small"
+    words = f"mnist_cnn {digits} --epochs 3 --batch 20 --learning-rate 0.05 --crop 0 --no-flip"
+    words += f" --test-eps 0.5 --test-steps 3 --out {out} --data-name squares"
+    assert train.main(words.split()) == 0
+    return out
+
+
+def test_training_writes_weights_and_a_card(trained):
+    card = json.loads((trained / "card.json").read_text())
+    assert card["accuracy"] > 0.9
+    assert card["attack"]["steps"] == 3
+    assert str(trained.parents[1]) not in card["command"].split("--out")[0]
+    assert card["bytes"] == (trained / "weights.safetensors").stat().st_size
+    assert sorted(path.name for path in trained.iterdir()) == ["card.json", "weights.safetensors"]
+    assert rvis.load(trained).classes == tuple("0123456789")
+
+
+def test_evaluation_agrees_with_the_card(trained, digits, capsys):
+    assert evaluate.main([str(trained), str(digits)]) == 0
+    assert "clean" in capsys.readouterr().out
+
+
+def test_evaluation_tells_a_card_that_is_wrong(trained, digits, tmp_path):
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    card = json.loads((trained / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**card, "accuracy": 0.5}))
+    assert evaluate.main([str(tmp_path), str(digits)]) == 1
+
+
+def test_one_layer(trained, tmp_path, capsys):
+    words = f"{trained} conv2 --units 0 5 --steps 4 --quiet --out {tmp_path}"
+    assert visualize.main(words.split()) == 0
+    assert capsys.readouterr().out.strip().endswith("grid.png")
+    assert PIL.Image.open(tmp_path / "grid.png").width > 190
+    assert json.loads((tmp_path / "result.json").read_text())["labels"] == ["conv2:0", "conv2:5"]
+
+
+@pytest.mark.parametrize("more", [["--neuron"], ["--snapshots", "0", "4"], ["--plain"]])
+def test_one_layer_otherwise(trained, tmp_path, more):
+    words = f"{trained} logits --units 3 --steps 4 --quiet --out {tmp_path}".split()
+    assert visualize.main(words + more) == 0
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch):
+    for name in ("LUCID", "PLAIN"):
+        monkeypatch.setitem(getattr(visualize, name), "steps", 1)
+    assert visualize.main(["--quiet", "--out", str(tmp_path)]) == 0
+    for name in ("classes.png", "layer3.png"):
+        assert PIL.Image.open(tmp_path / name).width > 900
+
+
+def test_faithfulness_prints_a_table(trained, digits, capsys):
+    words = f"{digits} --models {trained} --layers pool1 --units 2 --images 20 --steps 2"
+    assert faithfulness.main(words.split()) in (0, 1)
+    assert "| pool1 |" in capsys.readouterr().out
+
+
+def test_bench_prints_a_table(capsys):
+    words = "--model mnist_cnn --size 28 --batch 2 --steps 2 --rounds 1"
+    assert bench.main(words.split()) == 0
+    assert "bare forward and backward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        (visualize, "mnist_cnm conv2", "unknown 'mnist_cnm'; did you mean 'mnist_cnn"),
+        (visualize, "cifar10_resnet_robust conv9", "layer: unknown 'conv9'; did you mean 'conv1'"),
+        (
+            visualize,
+            "cifar10_resnet_robust conv1 --units 99",
+            "0 to 31 of layer 'conv1' were expected, given 99",
+        ),
+        (visualize, "resnet50 layer1", "weights"),
+        (train, "mnist_cnn nowhere --out out", "nowhere"),
+        (evaluate, "mnist_cnn nowhere", "nowhere"),
+        (faithfulness, "nowhere", "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    script, words, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

@@ -1,0 +1,103 @@
+"""The shipped models: their cards hold, and pictures of them mean what the README says."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+import numpy as np
+import pytest
+
+import rvis
+from rvis import objectives, optimizers
+from rvis.train import Adversary
+from rvis.visualize import faithfulness
+
+WEIGHTS = pathlib.Path(__file__).parents[1] / "weights"
+NAMES = ("cifar10_resnet", "cifar10_resnet_robust", "mnist_cnn", "mnist_cnn_robust")
+PLAIN = {
+    "image": "pixel",
+    "transforms": (),
+    "optimizer": optimizers.steepest(0.5, norm="l2"),
+    "steps": 60,
+    "progress": False,
+}
+
+
+def test_these_are_shipped():
+    assert tuple(sorted(path.name for path in WEIGHTS.iterdir())) == NAMES
+    assert set(NAMES) <= set(rvis.list_models())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_describes_the_file(name):
+    card, data = rvis.card(name), (WEIGHTS / name / "weights.safetensors").read_bytes()
+    assert card["sha256"] == hashlib.sha256(data).hexdigest()
+    assert card["bytes"] == len(data)
+    assert {"data", "licence_of_data", "command", "seed", "accuracy", "attack"} <= set(card)
+    assert len(rvis.load(name).classes) == 10
+
+
+def test_all_weights_together_are_small():
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*")) < 60e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accuracy_is_that_of_the_card(name, request):
+    data = request.getfixturevalue("mnist_test" if "mnist" in name else "cifar_test")
+    card = rvis.card(name)
+    sample = data.take(np.linspace(0, len(data) - 1, 1000).astype(int))
+    accuracy = rvis.evaluate(rvis.load(name), sample, progress=False)
+    spread = 3 * np.sqrt(max(card["accuracy"] * (1 - card["accuracy"]), 1e-3) / 1000)
+    assert abs(accuracy - card["accuracy"]) < spread
+
+
+@pytest.mark.parametrize(("norm", "eps", "data"), [("l2", 0.5, "cifar"), ("linf", 0.3, "mnist")])
+def test_the_robust_network_withstands_what_the_standard_one_does_not(norm, eps, data, request):
+    sample = request.getfixturevalue(f"{data}_test").take(slice(0, None, 100))
+    names = [name for name in NAMES if name.startswith(data)]
+    attack = Adversary(norm, eps, 10)
+    standard, robust = (
+        rvis.evaluate(rvis.load(name), sample, adversary=attack, batch=100, progress=False)
+        for name in names
+    )
+    assert standard < 0.2
+    assert robust > 0.45
+
+
+def test_unregularized_class_images_convince_the_network():
+    model = rvis.load("cifar10_resnet_robust")
+    result = rvis.visualize(model, objectives.probability(range(10)), **PLAIN)
+    assert model(result.images).argmax(-1).tolist() == list(range(10))
+    assert not result.dead.any()
+    assert result.images.std((1, 2, 3)).min() > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_channel_pictures_beat_real_images(name, cifar_test):
+    model = rvis.load(name)
+    objective = objectives.channel("layer2", range(0, 64, 16))
+    result = rvis.visualize(model, objective, steps=96, progress=False)
+    real = cifar_test.floats(np.arange(0, 10000, 20))
+    assert (faithfulness(model, objective, result.images, real) > 99).mean() >= 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [("mnist_cnn", "conv2", None), ("cifar10_resnet_robust", "layer2", (33, 47))],
+)
+def test_a_unit_alone_and_in_a_sweep(name, layer, size):
+    options = {"steps": 8, "size": size, "progress": False}
+    model = rvis.load(name)
+    whole = rvis.sweep(model, layer, [3, 9, 11], **options)
+    alone = rvis.visualize(model, objectives.channel(layer, 9), **options)
+    np.testing.assert_array_equal(whole.images[1], alone.images)
+    assert alone.images.shape[:2] == (size or (28, 28))
+
+
+def test_a_large_picture_of_a_small_network():
+    model = rvis.load("cifar10_resnet_robust")
+    objective = objectives.channel("layer1", 0)
+    result = rvis.visualize(model, objective, size=224, steps=2, progress=False)
+    assert result.images.shape == (224, 224, 3)
+    assert result.scores[1] > result.scores[0]
