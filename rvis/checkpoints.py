@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def fingerprint(*parts: Any) -> str:
     """
     digest = hashlib.sha256()
     leaves, structure = jax.tree.flatten(parts)
-    digest.update(str(structure).encode())
+    digest.update(stable(structure).encode())
     for leaf in leaves:
         if isinstance(leaf, str):
             digest.update(leaf.encode())
@@ -38,6 +39,17 @@ def fingerprint(*parts: Any) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def stable(value: Any) -> str:
+    """`str(value)` without memory addresses, so that another process writes the same.
+
+    Example:
+      >>> from rvis.checkpoints import stable
+      >>> stable(object())
+      '<object object>'
+    """
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def _plain(leaf: Any) -> np.ndarray:
@@ -54,7 +66,7 @@ def save(path: str | Path, tree: PyTree, *, about: dict[str, Any]) -> None:
     """
     leaves = {f"leaf{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
     with files.atomic(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, allow_pickle=False, about=np.asarray(json.dumps(about)), **leaves)
+        np.savez(stream, about=np.asarray(json.dumps(about)), **leaves)  # type: ignore[arg-type]
 
 
 def load(path: str | Path, like: PyTree, *, expect: str) -> tuple[PyTree, dict[str, Any]]:

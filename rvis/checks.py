@@ -49,10 +49,9 @@ def images(
 
     Raises:
       TypeError: for anything but a floating-point array (divide uint8 images by 255).
-      ValueError: for a wrong rank, size or channel count, NaN, or values outside [0, 1].
+      ValueError: for a wrong rank, size or channel count, NaN, or values outside [0, 1] (a traced
+        array has no values to look at).
     """
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{argument}: a concrete array was expected, given a traced one")
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError as error:
@@ -77,6 +76,8 @@ def images(
         raise ValueError(
             f"{argument}: {tuple(shape)} an image was expected, given {array.shape[1:]}"
         )
+    if isinstance(array, jax.core.Tracer):  # it has no values yet
+        return jnp.asarray(array, jnp.float32)
     low, high = float(array.min()), float(array.max())
     if np.isnan(low) or np.isnan(high):
         raise ValueError(f"{argument}: values in [0, 1] were expected, given NaN")
@@ -127,9 +128,11 @@ def number(
         result = float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{argument}: a number was expected, given {value!r}") from error
-    if not low <= result <= high or (above is not None and not result > above) or np.isnan(result):
+    if not low <= result <= high or (above is not None and not result > above):
         bound = f"above {above:g}" if above is not None else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{argument}: a number {bound} was expected, given {value!r}")
+    if np.isinf(result):
+        raise ValueError(f"{argument}: a finite number was expected, given {value!r}")
     return result
 
 

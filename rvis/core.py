@@ -252,7 +252,8 @@ def width_for(shape: tuple[int, int, int], facets: int = 1) -> int | None:
 def segment_length(steps: int, stops: Iterable[int]) -> int:
     """The longest equal piece, of at most 64 steps, whose multiples reach every stop and the end.
 
-    Equal pieces share one compiled program.
+    Equal pieces share one compiled program. Stops that have no large divisor in common with the
+    number of steps make for short pieces, and so for more calls from Python.
 
     Example:
       >>> from rvis.core import segment_length
@@ -329,6 +330,10 @@ def drive(
     length = segment_length(steps, marks)
     folder = None if checkpoint is None else Path(checkpoint)
     finished = []
+    model = model.unnamed()
+    weights = ""
+    if folder is not None:
+        weights = checkpoints.fingerprint(model.params, checkpoints.stable(model.apply))
     disable = None if progress else True
     bar = tqdm(total=total * steps, desc=label, unit="step", disable=disable, leave=False)
     with bar:
@@ -348,13 +353,17 @@ def drive(
                 width=width,
                 length=length,
                 file=file,
-                count=len(rows),
+                weights=weights,
+                rows=rows,
                 bar=bar,
             )
             own = slice(len(rows))
+            pictures = np.asarray(_images(algorithm, state))
+            # The scores are those before each step: they cannot tell of the last one.
+            _refuse_nan((pictures, *kept), rows, f"up to {steps}")
             yield Outcome(
                 rows,
-                np.asarray(_images(algorithm, state))[own],
+                pictures[own],
                 _rows(info, own),
                 {step: images[own] for step, images in zip(marks, kept, strict=True)},
             )
@@ -387,23 +396,23 @@ def _chunk(
     width: int | None,
     length: int,
     file: Path | None,
-    count: int,
+    weights: str,
+    rows: range,
     bar: tqdm,
 ) -> tuple[PyTree, PyTree, np.ndarray]:
     """One chunk through all steps: its state, infos and snapshots, saved whenever interrupted."""
     state = init(algorithm, keys, position)
-    told = jax.eval_shape(
-        partial(run, steps=1, width=width), algorithm, keys, state, model, problem
-    )
+    # The same arguments as the calls below, so that nothing is traced for the shapes alone.
+    _, told = run.eval_shape(algorithm, keys, state, model, problem, steps=length, width=width)
     info = jax.tree.map(
-        lambda leaf: np.zeros((leaf.shape[0], steps, *leaf.shape[2:]), leaf.dtype), told[1]
+        lambda leaf: np.zeros((leaf.shape[0], steps, *leaf.shape[2:]), leaf.dtype), told
     )
     shape = jax.eval_shape(_images, algorithm, state).shape
     kept = np.zeros((len(marks), *shape), np.float32)
     about = {"fingerprint": ""}
     if file is not None:
-        parts = (algorithm, keys, model.params, str(model.apply), problem, position, steps, marks)
-        about = {"fingerprint": checkpoints.fingerprint(*parts, width)}
+        parts = (algorithm, keys, problem, position, steps, marks, width, weights)
+        about = {"fingerprint": checkpoints.fingerprint(*parts)}
         if file.exists():
             (state, info, kept), stored = checkpoints.load(
                 file, (state, info, kept), expect=about["fingerprint"]
@@ -411,6 +420,7 @@ def _chunk(
             info, kept = jax.tree.map(np.array, (info, kept))
             about = stored
     done = int(about.get("done", 0))
+    count = len(rows)
     bar.update(done * count)
     if done == 0 and 0 in marks:
         kept[marks.index(0)] = _images(algorithm, state)
@@ -420,13 +430,9 @@ def _chunk(
         while done < steps:
             state, told = run(algorithm, keys, state, model, problem, steps=length, width=width)
             told = jax.tree.map(np.asarray, told)
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(told)):
-                raise FloatingPointError(
-                    f"score: became NaN or infinite within steps {done} to {done + length}; a "
-                    "lower learning rate or weaker penalties would be right"
-                )
-            for rows, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):
-                rows[:, done : done + length] = part
+            _refuse_nan(told, rows, f"{done} to {done + length}")
+            for whole_run, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):
+                whole_run[:, done : done + length] = part
             done += length
             if done in marks:
                 kept[marks.index(done)] = _images(algorithm, state)
@@ -442,6 +448,18 @@ def _chunk(
             _save(file, whole, info, kept, about)
         raise
     return state, info, kept
+
+
+def _refuse_nan(tree: PyTree, rows: range, when: str) -> None:
+    bad = np.zeros(len(rows), bool)
+    for leaf in jax.tree.leaves(tree):
+        bad |= ~np.isfinite(np.asarray(leaf)[: len(rows)]).reshape(len(rows), -1).all(1)
+    if bad.any():
+        raise FloatingPointError(
+            f"score: became NaN or infinite in steps {when} for objectives "
+            f"{np.asarray(rows)[bad].tolist()}; a lower learning rate or weaker penalties would be "
+            "right"
+        )
 
 
 def _save(

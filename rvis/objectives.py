@@ -60,7 +60,14 @@ class Objective:
             for name, rank in self.event_ranks.items()
             if (leaf := getattr(self, name)) is not None
         ]
-        return np.broadcast_shapes(*shapes)
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            names = " and ".join(self.event_ranks)
+            raise ValueError(
+                f"{names}: as many of each (or one) were expected, given batches of "
+                + ", ".join(map(str, shapes))
+            ) from None
 
     def broadcast(self, count: int) -> Objective:
         """The same objectives with every leaf's leading axis written out to `count`."""
@@ -77,6 +84,10 @@ class Objective:
             return NotImplemented
         return Sum((self, other), (jnp.float32(1), jnp.float32(1)))
 
+    def __radd__(self, other: Any) -> Objective:
+        # The built-in `sum` starts from 0.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def __sub__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
             return NotImplemented
@@ -85,7 +96,12 @@ class Objective:
     def __mul__(self, scale: ArrayLike) -> Objective:
         if isinstance(scale, Objective):
             return NotImplemented
-        return Sum((self,), (jnp.asarray(scale, jnp.float32),))
+        weight = jnp.asarray(scale, jnp.float32)
+        if weight.ndim > 1:
+            raise ValueError(
+                f"weight: one number, or one a member, was expected, given shape {weight.shape}"
+            )
+        return Sum((self,), (weight,))
 
     def __rmul__(self, scale: ArrayLike) -> Objective:
         return self * scale
@@ -434,5 +450,13 @@ def check(objective: Any, model: Model, shape: tuple[int, int, int]) -> Objectiv
             f"objective: one of rvis.objectives was expected, such as channel('…', 0), given "
             f"{objective!r}"
         )
-    objective.check(layer_shapes(model, shape), model.classes)
+    reached = layer_shapes(model, shape)
+    for name in objective.layers:
+        checks.choice("layer", name, (*model.layers, LOGITS))
+        if name not in reached:
+            raise ValueError(
+                f"size: {model.name} reaches {name!r} only from images of {model.input_shape}, "
+                f"given {shape}"
+            )
+    objective.check(reached, model.classes)
     return objective

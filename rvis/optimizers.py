@@ -72,7 +72,8 @@ class Optimizer:
 
 
 def _rate(learning_rate: ArrayLike) -> Array:
-    checks.number("learning_rate", learning_rate, low=0)
+    if not isinstance(learning_rate, jax.Array):  # a traced one has no value yet
+        checks.number("learning_rate", learning_rate, low=0)
     return jnp.asarray(learning_rate, jnp.float32)
 
 

@@ -1,8 +1,9 @@
-"""What a run gives back: pictures, scores, and all that is needed to run it again."""
+"""What a run gives back: pictures, scores, and what is needed to run it again."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -28,7 +29,8 @@ class Result:
       snapshots: {step: images after that many steps}.
       dead: (...) bool, True where the score was the same at every step: that unit never moved, and
         its picture means nothing.
-      config: the arguments, the key's data and package versions, as JSON-able values.
+      config: the arguments (large arrays by their digest), the key's data and package versions, as
+        JSON-able values.
     """
 
     images: np.ndarray
@@ -133,7 +135,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return {"key": np.asarray(jax.random.key_data(value)).tolist()}
     if isinstance(value, (np.ndarray, jax.Array)):
-        return np.asarray(value).tolist() if value.size <= 4096 else f"array of {value.shape}"
+        array = np.ascontiguousarray(value)
+        if array.size <= 4096:
+            return array.tolist()
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        return f"array of {array.shape}, SHA-256 {digest}"
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (tuple, list, range)):

@@ -17,7 +17,8 @@ def activations(
 ) -> dict[str, Array]:
     """The activations of `layers`, for use inside traced code: nothing is checked or compiled.
 
-    XLA drops whatever comes after the last layer asked for.
+    The network is left at the last layer asked for, so that what comes after is neither traced nor
+    has to fit the images' size.
     """
     wanted = frozenset(layers)
     found: dict[str, Array] = {}
@@ -25,12 +26,21 @@ def activations(
     def tap(name: str, activation: Array) -> Array:
         if name in wanted:
             found[name] = activation
+            if len(found) == len(wanted):
+                raise _Complete
         return activation
 
-    out = model.apply(model.params, images, tap=tap, relu=relu)
+    try:
+        out = model.apply(model.params, images, tap=tap, relu=relu)
+    except _Complete:
+        return found
     if LOGITS in wanted:
         found[LOGITS] = out
     return found
+
+
+class _Complete(Exception):
+    """Everything asked for was seen."""
 
 
 @partial(jax.jit, static_argnames="layers")
@@ -65,8 +75,14 @@ def record(model: Model, images: ArrayLike, layers: str | Iterable[str]) -> dict
         checks.choice("layers", name, (*model.layers, LOGITS))
     batch = checks.images("images", images, channels=model.input_shape[2])
     _, height, width, channels = batch.shape
-    layer_shapes(model, (height, width, channels))
-    return _record(model, batch, names)
+    reached = layer_shapes(model, (height, width, channels))
+    for name in names:
+        if name not in reached:
+            raise ValueError(
+                f"images: {model.name} reaches {name!r} only from images of {model.input_shape}, "
+                f"given {(height, width, channels)}"
+            )
+    return _record(model.unnamed(), batch, names)
 
 
 def replacing(values: Mapping[str, Array]) -> Callable[[str, Array], Array]:

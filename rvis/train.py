@@ -24,9 +24,11 @@ from rvis.objectives import Probability
 from rvis.types import Array, KeyLike, Model, PyTree, as_key
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Adversary:
     """Projected gradient ascent on the cross-entropy inside a ball about each image.
+
+    A pytree whose radius and step size are leaves, so that a sweep of either compiles once.
 
     Attributes:
       norm: "l2" or "linf".
@@ -44,13 +46,15 @@ class Adversary:
       0.0625
     """
 
-    norm: str
+    norm: str = flax.struct.field(pytree_node=False)
     eps: float
-    steps: int
+    steps: int = flax.struct.field(pytree_node=False)
     step_size: float | None = None
-    random_start: bool = True
+    random_start: bool = flax.struct.field(pytree_node=False, default=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.eps, (int, float)):
+            return  # put together again inside a transformation: its numbers were checked before
         checks.choice("norm", self.norm, ("l2", "linf"))
         checks.number("eps", self.eps, low=0)
         checks.count("steps", self.steps)
@@ -198,6 +202,7 @@ def _update(
     key: Array,
     images: Array,
     labels: Array,
+    adversary: Adversary | None,
     *,
     recipe: Recipe,
     steps: int,
@@ -208,19 +213,17 @@ def _update(
     shuffle, attack = jax.random.split(key)
     x = images.astype(jnp.float32) / 255
     x = augment(shuffle, x, crop=recipe.crop, flip=recipe.flip, small=small)
-    if recipe.adversary is not None:
+    if adversary is not None:
         frozen = model.replace(params=state.variables)  # type: ignore[attr-defined]
-        x = recipe.adversary.perturb(attack, frozen, x, labels)
-        x = jax.lax.stop_gradient(x)
-    targets = optax.smooth_labels(
-        jax.nn.one_hot(labels, len(model.classes)), recipe.label_smoothing
-    )
+        x = jax.lax.stop_gradient(adversary.perturb(attack, frozen, x, labels))
     statistics = {k: v for k, v in state.variables.items() if k != "params"}
 
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         logits, changed = model.apply.train(  # type: ignore[attr-defined]
             {"params": params, **statistics}, x
         )
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        targets = optax.smooth_labels(targets, recipe.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits, changed)
 
     params = state.variables["params"]
@@ -276,12 +279,17 @@ def train(
       >>> model = rvis.load("mnist_cnn", weights="random")
       >>> trained = train(model, data, Recipe(epochs=1, batch=4), report=lambda line: None)
     """
-    if not hasattr(model.apply, "train"):
-        raise ValueError(f"model: {model.name} cannot be trained; its apply has no train method")
+    if not getattr(model.apply, "takes_train", False):
+        raise ValueError(f"model: {model.name} cannot be trained: its module takes no train=")
     if dataset.images.shape[1:] != model.input_shape:
         raise ValueError(
             f"dataset: images of {model.input_shape} were expected, given "
             f"{dataset.images.shape[1:]}"
+        )
+    if recipe.small > min(model.input_shape[:2]):
+        raise ValueError(
+            f"small: at most {min(model.input_shape[:2])} pixels were expected, given "
+            f"{recipe.small}"
         )
     if len(dataset) < recipe.batch:
         raise ValueError(
@@ -306,12 +314,13 @@ def train(
     )
     about = {
         "fingerprint": checkpoints.fingerprint(
-            repr(recipe), root, model.params, str(model.apply), dataset.labels
+            repr(recipe), root, model.params, checkpoints.stable(model.apply), dataset.labels
         )
     }
     if checkpoint is not None and Path(checkpoint).exists():
         state, _ = checkpoints.load(checkpoint, state, expect=about["fingerprint"])
-    blank = model.replace(params=None)  # type: ignore[attr-defined]
+    blank = model.unnamed().replace(params=None)  # type: ignore[attr-defined]
+    plain = dataclasses.replace(recipe, adversary=None)
     for epoch in range(int(state.step) // per_epoch, recipe.epochs):
         started = time.perf_counter()
         order = np.asarray(jax.random.permutation(jax.random.fold_in(root, epoch), len(dataset)))
@@ -325,7 +334,8 @@ def train(
                 root,
                 dataset.images[chosen],
                 dataset.labels[chosen],
-                recipe=recipe,
+                recipe.adversary,
+                recipe=plain,
                 steps=steps,
                 small=recipe.small if epoch < recipe.small_epochs else 0,
             )
@@ -346,14 +356,17 @@ def train(
     return model.replace(params=state.average)  # type: ignore[attr-defined]
 
 
-@partial(jax.jit, static_argnames="adversary")
+@jax.jit
 def _correct(
     model: Model, key: Array, images: Array, labels: Array, adversary: Adversary | None
 ) -> Array:
+    """Which images are classified rightly, and stay so under attack."""
     x = images.astype(jnp.float32) / 255
-    if adversary is not None:
-        x = adversary.perturb(key, model, x, labels)
-    return model.apply(model.params, x).argmax(-1) == labels
+    right = model.apply(model.params, x).argmax(-1) == labels
+    if adversary is None:
+        return right
+    moved = adversary.perturb(key, model, x, labels)
+    return right & (model.apply(model.params, moved).argmax(-1) == labels)
 
 
 def evaluate(
@@ -389,12 +402,13 @@ def evaluate(
       True
     """
     checks.count("restarts", restarts)
+    checks.count("batch", batch)
     if dataset.images.shape[1:] != model.input_shape:
         raise ValueError(
             f"dataset: images of {model.input_shape} were expected, given "
             f"{dataset.images.shape[1:]}"
         )
-    root = as_key(key)
+    root, bare = as_key(key), model.unnamed()
     robust = np.zeros(len(dataset), bool)
     disable = None if progress else True
     for start in tqdm(range(0, len(dataset), batch), "evaluating", disable=disable, leave=False):
@@ -404,7 +418,7 @@ def evaluate(
             # Padding to full batches keeps one compiled program for the last one too.
             rows = np.resize(indices, batch)
             seed = jax.random.fold_in(jax.random.fold_in(root, attempt), start)
-            right = _correct(model, seed, dataset.images[rows], dataset.labels[rows], adversary)
+            right = _correct(bare, seed, dataset.images[rows], dataset.labels[rows], adversary)
             alive &= np.asarray(right)[: len(indices)]
         robust[indices] = alive
     return float(robust.mean())

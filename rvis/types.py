@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import flax.errors
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,8 @@ def identity(name: str, activation: Array) -> Array:
 
 class Apply(Protocol):
     """What a model's `apply` must do; it must hash by value so that equal models share programs."""
+
+    def __hash__(self) -> int: ...
 
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
@@ -83,15 +87,22 @@ class Model:
           images: (n, H, W, C) or (H, W, C), float32 in [0, 1], RGB or grey as the model takes it.
 
         Raises:
-          ValueError: naming `images`, when rank, channels, dtype or range are not those above.
+          ValueError: naming `images`, when rank, channels or range are not those above.
+          TypeError: naming `images`, when they are not floating point.
         """
         batch = checks.images("images", images, channels=self.input_shape[2])
-        return logits(self, batch)
+        return _logits(self.unnamed(), batch)
+
+    def unnamed(self) -> Model:
+        """The same model without its names, as compiled programs know it.
+
+        Models of one architecture then share them whatever they and their classes are called.
+        """
+        return self.replace(name="", classes=())  # type: ignore[attr-defined]
 
 
 @jax.jit
-def logits(model: Model, images: Array) -> Array:
-    """`model.apply` compiled once for each architecture and batch shape; inputs are not checked."""
+def _logits(model: Model, images: Array) -> Array:
     return model.apply(model.params, images)
 
 
@@ -107,8 +118,32 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
       shape: (H, W, C) of the image; the model's own by default.
 
     Returns:
-      {layer: shape without the batch axis}, "logits" included.
+      {layer: shape without the batch axis}, "logits" included. Layers that an image of this shape
+      cannot reach, such as dense ones of a network without global pooling, are left out.
+
+    Raises:
+      ValueError: naming `size`, where it reaches none.
+
+    Example:
+      >>> import rvis
+      >>> rvis.layer_shapes(rvis.load("mnist_cnn"), (40, 60, 1))["pool2"]
+      (10, 15, 64)
     """
+    leaves, structure = jax.tree.flatten(model.params)
+    avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    found, problem = _layer_shapes(model.apply, structure, avals, shape or model.input_shape)
+    if not found:
+        raise ValueError(
+            f"size: {model.name} cannot take an image of shape {shape}; its own is "
+            f"{model.input_shape} ({problem})"
+        )
+    return dict(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _layer_shapes(
+    apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
+) -> tuple[tuple[tuple[str, tuple], ...], str]:
     found: dict[str, tuple] = {}
 
     def tap(name: str, activation: Array) -> Array:
@@ -116,18 +151,15 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
         return activation
 
     def forward(params: PyTree, images: Array) -> Array:
-        return model.apply(params, images, tap=tap)
+        return apply(params, images, tap=tap)
 
-    images = jax.ShapeDtypeStruct((1, *(shape or model.input_shape)), jnp.float32)
+    params = jax.tree.unflatten(structure, leaves)
     try:
-        out = jax.eval_shape(forward, model.params, images)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(
-            f"size: {model.name} cannot take an image of shape {tuple(images.shape[1:])}; its own "
-            f"is {model.input_shape} ({error})"
-        ) from error
+        out = jax.eval_shape(forward, params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as error:
+        return tuple(found.items()), str(error)
     found[LOGITS] = out.shape[1:]
-    return found
+    return tuple(found.items()), ""
 
 
 def as_key(key: KeyLike) -> Array:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -111,47 +112,44 @@ def visualize(
     Reference: Olah, Mordvintsev & Schubert 2017, Feature Visualization (distill);
       tensorflow/lucid, `optvis/render.py`.
     """
-    root = as_key(key)
-    checks.count("steps", steps)
-    checks.count("facets", facets)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    for step in snapshots:
-        if not 0 <= checks.count("snapshots", step, low=0) <= steps:
-            raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
-    spec = _image(model, image, size)
+    plan = _plan(
+        model,
+        key=key,
+        size=size,
+        steps=steps,
+        image=image,
+        start=start,
+        transforms=transforms,
+        regularizers=regularizers,
+        optimizer=optimizer,
+        facets=facets,
+        snapshots=snapshots,
+        chunk=chunk,
+    )
+    spec = plan.algorithm.image
     objectives.check(objective, model, spec.shape)
     batch = objective.batch_shape
     count = batch[0] if batch else 1
     if count == 0:
         raise ValueError("objective: at least one unit was expected, given none")
-    views = _views(transforms, spec.shape)
-    position = None if start is None else _start(start, spec, count, facets)
-    algorithm = core.Ascent(
-        image=spec,
-        optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
-        views=views,
-        facets=facets,
-        # A network that applies its own ReLUs keeps them closed.
-        woken=16 if getattr(model.apply, "takes_relu", True) else 0,
-    )
+    position = None if plan.start is None else _encoded(plan.start, spec, count, facets)
     constraint = projections.Box() if isinstance(spec, images.Pixel) else None
-    problem = core.Problem(objective, _penalties(regularizers), constraint).broadcast(count)
+    problem = core.Problem(objective, plan.penalties, constraint).broadcast(count)
     identities = objective.identities()
     numbers = np.arange(count) if identities is None else np.broadcast_to(identities, (count,))
-    keys = jax.vmap(lambda number: jax.random.fold_in(root, number))(jnp.asarray(numbers))
+    keys = jax.vmap(lambda number: jax.random.fold_in(plan.key, number))(jnp.asarray(numbers))
     labels = np.broadcast_to(objective.titles(model.classes), batch)
     pictures = np.empty((count, facets, *spec.shape), np.float32)
     scores = np.empty((count, steps), np.float32)
-    kept = {step: np.empty_like(pictures) for step in sorted(set(snapshots))}
+    kept = {step: np.empty_like(pictures) for step in plan.snapshots}
     for outcome in core.drive(
-        algorithm,
+        plan.algorithm,
         keys,
         model,
         problem,
         steps=steps,
         position=position,
-        snapshots=snapshots,
+        snapshots=plan.snapshots,
         width=core.width_for(spec.shape, facets),
         chunk=chunk,
         checkpoint=checkpoint,
@@ -177,20 +175,7 @@ def visualize(
         labels[..., None] if facets > 1 else labels,
         {step: shaped(stage, 3) for step, stage in kept.items()},
         shaped(dead, 0),
-        describe(
-            function="visualize",
-            model=model.name,
-            objective=[str(label) for label in labels.reshape(-1)],
-            key=root,
-            size=spec.shape[:2],
-            steps=steps,
-            image=spec,
-            start=None if start is None else "given",
-            transforms=views,
-            regularizers=tuple(regularizers),
-            optimizer=algorithm.optimizer,
-            facets=facets,
-        ),
+        plan.describe(model, objective, function="visualize"),
     )
 
 
@@ -226,44 +211,50 @@ def sweep(
       >>> rvis.sweep(model, "conv1", range(3), steps=4, transforms=()).images.shape
       (3, 28, 28, 1)
     """
-    shape = _image(model, options.get("image", "fourier"), options.get("size")).shape
-    shapes = layer_shapes(model, shape)
+    plan = _plan(model, **options)
+    shapes = layer_shapes(model, plan.algorithm.image.shape)
     checks.choice("layer", layer, (*model.layers, LOGITS))
-    width = shapes[layer][-1]
-    numbers = np.arange(width) if units is None else np.asarray(list(units))
-    checks.integers("units", numbers, high=width, what=f"layer {layer!r}")
+    width = shapes[layer][-1] if layer in shapes else 1
+    given = range(width) if units is None else list(units)
+    checks.integers("units", np.asarray(given), high=width, what=f"layer {layer!r}")
+    objective = objectives.channel(layer, given)
+    objectives.check(objective, model, plan.algorithm.image.shape)
     if out is None:
-        return visualize(model, objectives.channel(layer, numbers), **options)
+        return visualize(model, objective, **options)
     folder = Path(out)
-    about = checkpoints.fingerprint(
-        model.params, str(model.apply), layer, *(repr(item) for item in sorted(options.items()))
-    )
-    done: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for number in numbers.tolist():
-        stored = _stored(folder / f"unit{number:05d}.npz", about)
-        if stored is not None:
-            done[number] = stored
-    missing = [number for number in numbers.tolist() if number not in done]
-    facets = options.get("facets", 1)
+    about = plan.fingerprint(model, layer)
+    numbers = [int(number) for number in given]
+    done = {number: _stored(folder / f"unit{number:05d}.npz", about) for number in numbers}
+    missing = [number for number in numbers if done[number] is None]
+    shape, facets = plan.algorithm.image.shape, plan.algorithm.facets
     step = options.get("chunk") or core.width_for(shape, facets) or 64
-    config: dict[str, Any] = {}
     for first in range(0, len(missing), step):
         some = missing[first : first + step]
         result = visualize(model, objectives.channel(layer, some), **options)
-        config = dict(result.config)
-        for number, picture, scores in zip(some, result.images, result.scores, strict=True):
+        stages = [result.snapshots[mark] for mark in plan.snapshots]
+        for i, number in enumerate(some):
+            unit = _Unit(
+                result.images[i],
+                result.scores[i],
+                np.stack([stage[i] for stage in stages]) if stages else np.zeros(0),
+            )
             file = folder / f"unit{number:05d}.npz"
             with files.atomic(file) as temporary, open(temporary, "wb") as stream:
-                np.savez(stream, images=picture, scores=scores, about=np.asarray(about))
-            done[number] = (picture, scores)
-    scores = np.stack([done[number][1] for number in numbers.tolist()])
-    labels = objectives.channel(layer, numbers).titles(model.classes)
+                np.savez(stream, about=np.asarray(about), **unit._asdict())  # type: ignore[arg-type]
+            done[number] = unit
+    found = [kept for number in numbers if (kept := done[number]) is not None]
+    scores = np.stack([unit.scores for unit in found])
+    labels = objective.titles(model.classes)
     result = Result(
-        np.stack([done[number][0] for number in numbers.tolist()]),
+        np.stack([unit.images for unit in found]),
         scores,
         labels[:, None] if facets > 1 else labels,
-        dead=(scores.max(1) == scores.min(1)) & (scores.shape[1] > 1),
-        config={**config, "function": "sweep", "layer": layer, "units": numbers.tolist()},
+        {
+            mark: np.stack([unit.snapshots[i] for unit in found])
+            for i, mark in enumerate(plan.snapshots)
+        },
+        (scores.max(1) == scores.min(1)) & (scores.shape[1] > 1),
+        plan.describe(model, objective, function="sweep"),
     )
     sheet = result.images.reshape(-1, *result.images.shape[-3:])
     plots.save(plots.spritemap(sheet), folder / "spritemap.png")
@@ -271,12 +262,21 @@ def sweep(
     return result
 
 
-def _stored(file: Path, about: str) -> tuple[np.ndarray, np.ndarray] | None:
+class _Unit(NamedTuple):
+    """What a sweep keeps of a unit."""
+
+    images: np.ndarray
+    scores: np.ndarray
+    snapshots: np.ndarray
+
+
+def _stored(file: Path, about: str) -> _Unit | None:
     if not file.exists():
         return None
     try:
         with np.load(file, allow_pickle=False) as stored:
-            same, pair = str(stored["about"]) == about, (stored["images"], stored["scores"])
+            same = str(stored["about"]) == about
+            unit = _Unit(*(stored[field] for field in _Unit._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"out: {file} cannot be read ({error}); delete it") from error
     if not same:
@@ -284,7 +284,7 @@ def _stored(file: Path, about: str) -> tuple[np.ndarray, np.ndarray] | None:
             f"out: {file.parent} holds a sweep with other arguments; choose another folder or "
             "delete it"
         )
-    return pair
+    return unit
 
 
 def faithfulness(
@@ -340,17 +340,98 @@ def faithfulness(
     return 100 * below / len(others)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """The checked options of a visualization."""
+
+    algorithm: core.Ascent
+    penalties: tuple[Callable[[Array], Array], ...]
+    key: Array
+    steps: int
+    start: Array | None
+    snapshots: tuple[int, ...]
+
+    def fingerprint(self, model: Model, layer: str) -> str:
+        """Of all that a unit's picture depends on; neither chunks nor progress are among it."""
+        parts = (self.algorithm, self.penalties, self.key, self.steps, self.start, self.snapshots)
+        return checkpoints.fingerprint(
+            parts, model.params, checkpoints.stable(model.apply), layer, jax.default_backend()
+        )
+
+    def describe(self, model: Model, objective: Objective, *, function: str) -> dict[str, Any]:
+        """What a result says of how it was made."""
+        return describe(
+            function=function,
+            model=model.name,
+            objective=objective,
+            key=self.key,
+            size=self.algorithm.image.shape[:2],
+            steps=self.steps,
+            image=self.algorithm.image,
+            start=self.start,
+            transforms=self.algorithm.views,
+            regularizers=self.penalties,
+            optimizer=self.algorithm.optimizer,
+            facets=self.algorithm.facets,
+            snapshots=self.snapshots,
+        )
+
+
+def _plan(
+    model: Model,
+    *,
+    key: KeyLike = 0,
+    size: int | tuple[int, int] | None = None,
+    steps: int = 512,
+    image: str | Parameterization = "fourier",
+    start: ArrayLike | None = None,
+    transforms: Sequence[Transform] | None = None,
+    regularizers: Sequence[Callable[[Array], Array]] = (),
+    optimizer: Optimizer | None = None,
+    facets: int = 1,
+    snapshots: Sequence[int] = (),
+    chunk: int | None = None,
+    progress: bool = True,
+) -> _Plan:
+    """Refuses what cannot be, before anything compiles."""
+    del progress
+    checks.count("steps", steps)
+    checks.count("facets", facets)
+    if chunk is not None:
+        checks.count("chunk", chunk)
+    for step in snapshots:
+        if checks.count("snapshots", step, low=0) > steps:
+            raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
+    spec = _image(model, image, size)
+    algorithm = core.Ascent(
+        image=spec,
+        optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
+        views=_views(transforms, spec.shape),
+        facets=facets,
+        # A network that applies its own ReLUs keeps them closed.
+        woken=16 if getattr(model.apply, "takes_relu", True) else 0,
+    )
+    return _Plan(
+        algorithm,
+        _penalties(regularizers),
+        as_key(key),
+        steps,
+        None if start is None else checks.images("start", start, shape=spec.shape),
+        tuple(sorted(set(snapshots))),
+    )
+
+
 def _image(
     model: Model, image: str | Parameterization, size: int | tuple[int, int] | None
 ) -> Parameterization:
-    if size is not None and not isinstance(size, int) and len(tuple(size)) != 2:
+    pair = (size, size) if isinstance(size, (int, np.integer)) else size
+    if pair is not None and len(tuple(pair)) != 2:
         raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
     if isinstance(image, str):
-        pair = model.input_shape[:2] if size is None else size
-        height, width = (pair, pair) if isinstance(pair, int) else pair
-        checks.count("size", height)
-        checks.count("size", width)
-        return images.named(image, (height, width, model.input_shape[2]))
+        checks.choice("image", image, ("fourier", "pixel"))
+        height, width = model.input_shape[:2] if pair is None else pair
+        shape = (checks.count("size", height), checks.count("size", width), model.input_shape[2])
+        return images.named(image, shape)
     if not hasattr(image, "decode"):
         raise TypeError(
             f"image: 'fourier', 'pixel' or a parameterization was expected, given {image!r}"
@@ -360,7 +441,7 @@ def _image(
             f"image: {model.input_shape[2]} channels were expected by {model.name}, given "
             f"{image.shape[2]}"
         )
-    if size is not None and image.shape[:2] != ((size, size) if isinstance(size, int) else size):
+    if pair is not None and image.shape[:2] != tuple(pair):
         raise ValueError(f"size: {image.shape[:2]} is the image's own, given {size!r}")
     return image
 
@@ -382,17 +463,21 @@ def _optimizer(given: Any) -> Optimizer:
 
 
 def _penalties(given: Sequence[Callable[[Array], Array]]) -> tuple[Callable[[Array], Array], ...]:
-    if callable(given) or not all(callable(penalty) for penalty in given):
-        raise TypeError(f"regularizers: a list of rvis.regularizers was expected, given {given!r}")
+    single = callable(given) or not isinstance(given, Iterable)
+    # A plain function is a leaf, which no compiled program takes.
+    if single or not all(map(dataclasses.is_dataclass, given)):
+        raise TypeError(
+            "regularizers: a list of rvis.regularizers, or of pytrees like them "
+            f"(flax.struct.dataclass) was expected, given {given!r}"
+        )
     return tuple(given)
 
 
-def _start(start: ArrayLike, spec: Parameterization, count: int, facets: int) -> Any:
-    given = checks.images("start", start, shape=spec.shape)
-    if given.shape[0] not in (1, count):
+def _encoded(start: Array, spec: Parameterization, count: int, facets: int) -> Any:
+    if start.shape[0] not in (1, count):
         raise ValueError(
             f"start: one image, or one for each of {count} objectives was expected, given "
-            f"{given.shape[0]}"
+            f"{start.shape[0]}"
         )
-    whole = jnp.broadcast_to(given[:, None], (count, facets, *spec.shape))
+    whole = jnp.broadcast_to(start[:, None], (count, facets, *spec.shape))
     return jax.vmap(jax.vmap(spec.encode))(whole)

@@ -3,7 +3,8 @@
 Command:  python scripts/evaluate.py cifar10_resnet_robust DATA
 Time:     2 to 10 minutes on two cores, most of it the attack; `--count 1000` takes a tenth.
 Prints:   a table: clean and robust accuracy, measured and on the card, with the 95 % interval; exit
-          status 1 where a card's figure lies outside it.
+          status 1 where a figure lies outside it. An attack with other `--steps` or `--restarts`
+          than the card's is shown beside it, not judged by it.
 DATA is what `rvis.data.load` reads.
 """
 
@@ -40,22 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         size = said["step_size"] if steps == said["steps"] else None
         attack = Adversary(said["norm"], said["eps"], steps, size)
         attacked = min(len(test), said["test_images"])
+        same = steps == said["steps"] and a.restarts in (None, said["restarts"])
         clean = rvis.evaluate(model, test)
         restarts = a.restarts or said["restarts"]
         sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
         robust = rvis.evaluate(model, sample, adversary=attack, restarts=restarts, key=a.seed)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     name = f"PGD-{steps} {attack.norm} {attack.eps:g}, {restarts} restart(s)"
     off = False
     print(f"{a.model} on {len(test)} test images")
-    for title, measured, stated, count in (
-        ("clean", clean, card["accuracy"], len(test)),
-        (name, robust, said["accuracy"], attacked),
+    for title, measured, stated, count, judged in (
+        ("clean", clean, card["accuracy"], len(test), True),
+        (name, robust, said["accuracy"], attacked, same),
     ):
         half = 1.96 * math.sqrt(max(stated * (1 - stated), 1e-4) / count)
-        off |= abs(measured - stated) > half
+        off |= judged and abs(measured - stated) > half
         print(f"  {title:40s} {measured:7.2%}   card {stated:7.2%} ± {half:.2%}")
     return int(off)
 

@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         test = rvis.data.load(a.data, "test")
         models = [rvis.load(name) for name in a.models]
+        for model in models:
+            for layer in a.layers:
+                rvis.checks.choice("layers", layer, model.layers)
     except (ValueError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

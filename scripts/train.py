@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         attacked = len(test) if a.attacked is None else min(a.attacked, len(test))
         sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
         robust = rvis.evaluate(model, sample, adversary=attack, restarts=a.restarts)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an arc
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def report(result: rvis.Result) -> None:
 def one_layer(a: argparse.Namespace) -> list[Path]:
     """A sweep of one layer, or of some of its units."""
     model = rvis.load(a.model, weights=a.weights)
-    options: Options = PLAIN.copy() if a.plain else {"steps": a.steps}
+    options: Options = PLAIN.copy() if a.plain else {}
+    if a.steps is not None:
+        options["steps"] = a.steps
     options |= {"size": a.size, "key": a.seed, "progress": not a.quiet, "facets": a.facets}
     if a.neuron or a.snapshots:
         options["snapshots"] = a.snapshots
@@ -79,6 +82,8 @@ def one_layer(a: argparse.Namespace) -> list[Path]:
     else:
         result = rvis.sweep(model, a.layer, a.units, out=a.out / "units", **options)
     result.save(a.out)
+    # Only an unfinished sweep needs its parts.
+    shutil.rmtree(a.out / "units", ignore_errors=True)
     report(result)
     return [a.out / "grid.png"]
 
@@ -92,22 +97,24 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--neuron", action="store_true", help="the centre neuron instead of the channel")
     p.add_argument("--plain", action="store_true", help="no regularizer: for robust networks")
-    p.add_argument("--steps", type=int, default=512)
+    p.add_argument("--steps", type=int, help="512 by default, 60 with --plain")
     p.add_argument("--size", type=int, help="pixels; the model's own by default")
     p.add_argument("--facets", type=int, default=1, help="pictures of each unit")
     p.add_argument("--snapshots", type=int, nargs="+", default=[], help="steps to show")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bar")
-    p.add_argument("--out", type=Path, default=Path("out"))
+    p.add_argument("--out", type=Path, help="out, or out/MODEL_LAYER, by default")
     a = p.parse_args(arguments)
     if a.model is not None and a.layer is None:
         p.error("LAYER: a name of model.layers was expected beside MODEL")
+    if a.out is None:
+        a.out = Path("out") if a.model is None else Path("out", f"{Path(a.model).name}_{a.layer}")
     try:
         if a.model is None:
             written = gallery(a.out, key=a.seed, progress=not a.quiet)
         else:
             written = one_layer(a)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +58,16 @@ def test_a_pickle_is_not_loaded(tmp_path):
 def test_fingerprints_tell_bits_apart(change):
     assert checkpoints.fingerprint({**TREE, **change}) != checkpoints.fingerprint(TREE)
     assert checkpoints.fingerprint(dict(TREE)) == checkpoints.fingerprint(TREE)
+
+
+def test_another_process_gives_the_same_fingerprint():
+    code = (
+        "import flax.linen as nn\n"
+        "from rvis.checkpoints import fingerprint, stable\n"
+        "print(fingerprint(stable(nn.Sequential([nn.Conv(3, (3, 3)), nn.relu]))))"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    )
+    assert first.stdout == second.stdout != ""

@@ -30,6 +30,7 @@ VALUES = {
     "scaled": (3 * o.logit(0) / 2, 3.0),
     "scaled by an array": (jnp.float32(2) * o.logit(0), 4.0),
     "scaled by a NumPy number": (np.float32(2) * o.logit(0), 4.0),
+    "built-in sum": (sum([o.logit(0), o.logit(1)]), 5.5),
     "negative": (-o.logit(0), -2.0),
 }
 

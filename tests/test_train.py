@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +121,15 @@ def test_the_adversary_stays_in_ball_and_box_and_raises_the_loss(norm, eps):
     right = jax.nn.log_softmax(linear(x))[jnp.arange(5), labels]
     after = jax.nn.log_softmax(linear(moved))[jnp.arange(5), labels]
     assert bool((after < right).all()) if eps else bool((moved == x).all())
+
+
+def test_a_sweep_of_radii_compiles_once():
+    module = sys.modules["rvis.train"]
+    before = module._correct._cache_size()
+    trained = model()
+    for eps in (0.1, 0.2, 0.4):
+        rvis.evaluate(trained, stripes(), adversary=Adversary("l2", eps, 2), progress=False)
+    assert module._correct._cache_size() == before + 1
 
 
 def test_augmentation_moves_windows_and_mirrors():

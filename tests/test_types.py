@@ -28,6 +28,19 @@ def test_two_loads_of_one_architecture_share_their_program():
     assert not np.allclose(*outs)
 
 
+def test_names_do_not_recompile():
+    model = toys.pointwise()
+    before = types._logits._cache_size()
+    for name in ("one", "two"):
+        model.replace(name=name, classes=(name, "c"))(np.zeros((3, 6, 8, 3), np.float32))
+    assert types._logits._cache_size() == before + 1
+
+
+def test_a_model_can_be_differentiated():
+    gradient = jax.grad(lambda x: toys.pointwise()(x).sum())(jnp.full((1, 6, 8, 3), 0.5))
+    assert float(jnp.abs(gradient).max()) > 0
+
+
 def test_calling_checks_images():
     with pytest.raises(ValueError, match=r"images: values in \[0, 1\]"):
         toys.pointwise()(np.full((1, 6, 8, 3), 2.0, np.float32))

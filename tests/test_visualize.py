@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import chex
 import flax.linen as nn
 import jax
@@ -124,6 +122,38 @@ def test_a_sweep_into_a_folder_of_other_work_is_refused(tmp_path):
         rvis.sweep(MODEL, "relu", [0], out=tmp_path, **{**QUICK, "steps": 5})
 
 
+def test_another_start_is_other_work(tmp_path):
+    starts = np.full((2, 6, 8, 3), 0.5, np.float32)
+    starts[1, 3, 4] = 0.6
+    options = {**QUICK, "out": tmp_path, "size": (6, 8)}
+    rvis.sweep(MODEL, "relu", [0], start=starts[0], **options)
+    with pytest.raises(ValueError, match="out: .*other arguments"):
+        rvis.sweep(MODEL, "relu", [0], start=starts[1], **options)
+
+
+def test_neither_progress_nor_chunk_is_other_work(tmp_path):
+    first = rvis.sweep(MODEL, "relu", [0, 1], out=tmp_path, chunk=1, **QUICK)
+    card = (tmp_path / "sweep.json").read_text()
+    again = rvis.sweep(MODEL, "relu", [0, 1], out=tmp_path, **QUICK, key=jax.random.key(0))
+    np.testing.assert_array_equal(first.images, again.images)
+    assert (tmp_path / "sweep.json").read_text() == card
+
+
+def test_a_sweep_keeps_snapshots(tmp_path):
+    options = {**QUICK, "snapshots": (0, 2)}
+    stored = rvis.sweep(MODEL, "relu", out=tmp_path, **options)
+    direct = rvis.sweep(MODEL, "relu", **options)
+    np.testing.assert_array_equal(stored.snapshots[2], direct.snapshots[2])
+
+
+def test_an_early_layer_of_a_network_with_dense_layers_takes_any_size():
+    model = rvis.load("mnist_cnn", weights="random")
+    result = draw(objectives.channel("conv1", 0), model, size=(33, 47))
+    assert result.images.shape == (33, 47, 1)
+    with pytest.raises(ValueError, match=r"size: mnist_cnn reaches 'fc1' only from images of \(28"):
+        draw(objectives.channel("fc1", 0), model, size=(33, 47))
+
+
 def test_a_damaged_sweep_is_named(tmp_path):
     rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
     (tmp_path / "unit00000.npz").write_bytes(b"PK")
@@ -143,12 +173,9 @@ def test_faithfulness_is_the_share_of_lower_images():
 
 def test_units_and_rates_compile_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
-    jitted = jax.jit(traced, static_argnames=("steps", "width"))
-    run = functools.wraps(core.run)(lambda *a, **k: jitted(*a, **k))
-    monkeypatch.setattr(core, "run", run)
-    # eval_shape traces through the same jit, with one step; both lengths are one here.
+    monkeypatch.setattr(core, "run", jax.jit(traced, static_argnames=("steps", "width")))
     for unit, rate in ((0, 0.05), (3, 0.1), ([0, 1, 2], 0.2)):
-        draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate), steps=1)
+        draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate))
 
 
 LAYER = objectives.channel("relu", 0)
@@ -169,7 +196,12 @@ REFUSED = {
     "chunk": (LAYER, {"chunk": 0}, ValueError, "chunk: at least 1"),
     "size": (LAYER, {"size": 0}, ValueError, "size: at least 1"),
     "sizes": (LAYER, {"size": (3, 3, 3)}, ValueError, r"size: \(height, width\)"),
-    "image": (LAYER, {"image": "furier"}, ValueError, "unknown 'furier'; did you mean 'fourier'"),
+    "image": (
+        LAYER,
+        {"image": "furier"},
+        ValueError,
+        "image: unknown 'furier'; did you mean 'fourier'",
+    ),
     "channels": (LAYER, {"image": images.Pixel((6, 8, 1))}, ValueError, "image: 3 channels"),
     "no image": (LAYER, {"image": 3}, TypeError, "image: 'fourier', 'pixel'"),
     "start": (LAYER, {"start": np.ones((5, 8, 3), np.float32)}, ValueError, "start: .*an image"),
@@ -177,6 +209,13 @@ REFUSED = {
     "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one image"),
     "transforms": (LAYER, BAD_TRANSFORMS, TypeError, "transforms: a list"),
     "regularizer": (LAYER, {"regularizers": [1.0]}, TypeError, "regularizers: a list"),
+    "function": (LAYER, {"regularizers": [np.mean]}, TypeError, "regularizers: .*pytrees"),
+    "places": (
+        objectives.neuron("relu", [0, 1, 2], [[0, 0], [1, 1]]),
+        {},
+        ValueError,
+        "unit and position: as many",
+    ),
     "optimizer": (LAYER, {"optimizer": "adam"}, TypeError, "optimizer: one of rvis.optimizers"),
     "snapshots": (LAYER, {"snapshots": (9,)}, ValueError, r"snapshots: 0 to 4 \(steps\)"),
 }
@@ -185,7 +224,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_before_anything_runs(name, monkeypatch):
     objective, options, error, message = REFUSED[name]
-    monkeypatch.setattr(core, "run", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(core, "drive", lambda *a, **k: pytest.fail("it ran"))
     with pytest.raises(error, match=message):
         draw(objective, **options)
 

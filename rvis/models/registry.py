@@ -192,6 +192,11 @@ class LinenApply:
             logits = self.module.apply(params, x, **keywords)
         return logits
 
+    @property
+    def takes_train(self) -> bool:
+        """Whether the module can be put in training mode."""
+        return "train" in inspect.signature(type(self.module).__call__).parameters
+
     def train(self, params: PyTree, images: Array) -> tuple[Array, PyTree]:
         """Logits in training mode, and the collections that change then (batch statistics)."""
         x = _normalised(images, self.mean, self.std)
