@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from functools import partial
 from typing import Any, Protocol
 
 import flax.struct
@@ -18,6 +19,12 @@ class Projection(Protocol):
 
     def project(self, x: Array) -> Array:
         """A point of the set near `x`, for one image (H, W, C) or several (..., H, W, C)."""
+
+
+# jaxlib (0.10.2) compares the structures of two dataclasses by their fields and not by their class:
+# a `jit` that has seen one ball may run that ball's program for another. A static field tells them
+# apart.
+_told_apart = partial(flax.struct.field, pytree_node=False, repr=False, kw_only=True)
 
 
 @flax.struct.dataclass
@@ -42,6 +49,7 @@ class Box:
 
     low: ArrayLike = 0.0
     high: ArrayLike = 1.0
+    _kind: str = _told_apart(default="Box")
 
     def __post_init__(self) -> None:
         _refuse_nan("low", self.low)
@@ -158,6 +166,7 @@ class LinfBall(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
+    _kind: str = _told_apart(default="LinfBall")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         low = _nearer(centre - radius, centre, radius)
@@ -194,6 +203,7 @@ class L2Ball(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
+    _kind: str = _told_apart(default="L2Ball")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         delta = x - centre
@@ -234,6 +244,7 @@ class L1Ball(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
+    _kind: str = _told_apart(default="L1Ball")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         delta = x - centre

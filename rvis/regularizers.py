@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import flax.struct
@@ -25,12 +26,19 @@ class Regularizer(Protocol):
         """weight · the mean over n of a sum over each image, for (n, H, W, C); a scalar."""
 
 
+# jaxlib (0.10.2) compares the structures of two dataclasses by their fields and not by their class:
+# a `jit` that has seen one penalty may run its program for another. A static field tells them
+# apart.
+_told_apart = partial(flax.struct.field, pytree_node=False, repr=False, kw_only=True)
+
+
 @flax.struct.dataclass
 class TotalVariation:
     """See `total_variation`."""
 
     weight: Array
     beta: Array | None
+    _kind: str = _told_apart(default="TotalVariation")
 
     def __call__(self, images: Array) -> Array:
         """The penalty of images (n, H, W, C), a scalar."""
@@ -89,6 +97,7 @@ class LpNorm:
     weight: Array
     p: Array
     about: Array
+    _kind: str = _told_apart(default="LpNorm")
 
     def __call__(self, images: Array) -> Array:
         """The penalty of images (n, H, W, C), a scalar."""
@@ -140,6 +149,7 @@ class AlphaNorm:
 
     weight: Array
     alpha: Array
+    _kind: str = _told_apart(default="AlphaNorm")
 
     def __call__(self, images: Array) -> Array:
         """The penalty of images (n, H, W, C), a scalar."""
@@ -179,6 +189,7 @@ class L1:
 
     weight: Array
     about: Array
+    _kind: str = _told_apart(default="L1")
 
     def __call__(self, images: Array) -> Array:
         """The penalty of images (n, H, W, C), a scalar."""
@@ -215,6 +226,7 @@ class Blur:
     """See `blur`."""
 
     weight: Array
+    _kind: str = _told_apart(default="Blur")
 
     def __call__(self, images: Array) -> Array:
         """The penalty of images (n, H, W, C), a scalar."""

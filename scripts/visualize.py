@@ -22,7 +22,7 @@ import rvis
 from rvis import objectives, optimizers, plots
 from rvis.visualize import Options
 
-LUCID: Options = {"steps": 192}
+LUCID: Options = {"steps": 96}
 PLAIN: Options = {
     "steps": 60,
     "image": "pixel",

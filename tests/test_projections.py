@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,6 +165,14 @@ def test_sweeping_a_radius_does_not_retrace(ball):
     for radius in (0.1, 0.5):
         evaluate(ball(jnp.zeros((2, 2, 1)), radius))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [*itertools.combinations([LinfBall, L2Ball, L1Ball, Box], 2)]
+)
+def test_kinds_have_structures_of_their_own(one, other):
+    # Where two structures are equal, `jit` may run the program of the one for the other.
+    assert jax.tree.structure(one(0.0, 1.0)) != jax.tree.structure(other(0.0, 1.0))
 
 
 def test_a_box_clips_where_it_is_told_to():

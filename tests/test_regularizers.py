@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +144,19 @@ def test_sweeping_a_number_does_not_retrace(make, sweep):
     for arguments in sweep:
         evaluate(make(*arguments))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *itertools.combinations(
+            [total_variation(1), blur(1), l1(1), alpha_norm(1), lp_norm(1, 2)], 2
+        )
+    ],
+)
+def test_kinds_have_structures_of_their_own(one, other):
+    # Where two structures are equal, `jit` may run the program of the one for the other.
+    assert jax.tree.structure(one) != jax.tree.structure(other)
 
 
 def test_many_weights_are_one_vmap():
