@@ -113,12 +113,22 @@ class Objective:
         return self * -1.0
 
 
+def _kind(name: str) -> Any:
+    """A static field that tells classes apart.
+
+    jaxlib 0.10 compares the tree structures of two dataclasses by their static fields alone, so
+    that without it a compiled `Channel` of the logits could serve for a `Probability`.
+    """
+    return flax.struct.field(pytree_node=False, default=name, repr=False, kw_only=True)
+
+
 @flax.struct.dataclass
 class Sum(Objective):
     """A weighted sum of objectives; the weights are leaves."""
 
     terms: tuple[Objective, ...]
     weights: tuple[Array, ...]
+    kind: str = _kind("Sum")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -199,6 +209,8 @@ class Channel(_Unit):
 
     layer: str = flax.struct.field(pytree_node=False)
     unit: Array
+    kind: str = _kind("Channel")
+
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
     def __call__(self, activations: Activations) -> Array:
@@ -212,6 +224,8 @@ class Neuron(_Unit):
     layer: str = flax.struct.field(pytree_node=False)
     unit: Array
     position: Array | None
+    kind: str = _kind("Neuron")
+
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0, "position": 1}
 
     def __call__(self, activations: Activations) -> Array:
@@ -248,6 +262,7 @@ class Layer(Objective):
     """See `layer`."""
 
     layer: str = flax.struct.field(pytree_node=False)
+    kind: str = _kind("Layer")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -273,6 +288,8 @@ class Direction(Objective):
 
     layer: str = flax.struct.field(pytree_node=False)
     vector: Array
+    kind: str = _kind("Direction")
+
     event_ranks: ClassVar[Mapping[str, int]] = {"vector": 1}
 
     @property
@@ -306,6 +323,8 @@ class Probability(_Unit):
     """See `probability`."""
 
     unit: Array
+    kind: str = _kind("Probability")
+
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
     layer: str = flax.struct.field(pytree_node=False, default=LOGITS)
 

@@ -109,3 +109,10 @@ def test_titles():
     titles = (o.channel("a", [1, 2]) - 0.5 * o.logit(0)).titles(("cat", "dog"))
     assert titles.tolist() == ["a:1 − 0.5 × cat", "a:2 − 0.5 × cat"]
     assert o.neuron("a", 3, (0, 5)).titles(()).tolist() == "a:3@0,5"
+
+
+def test_kinds_with_equal_fields_have_different_structures():
+    kinds = (o.logit(0), o.probability(0), o.neuron("logits", 0), o.layer("logits"))
+    structures = [jax.tree.structure(kind) for kind in kinds]
+    structures.append(jax.tree.structure(o.Direction("logits", jnp.zeros(()))))
+    assert all(a != b for i, a in enumerate(structures) for b in structures[:i])
