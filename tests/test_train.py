@@ -128,7 +128,7 @@ def test_a_sweep_of_radii_compiles_once():
     before = module._correct._cache_size()
     trained = model()
     for eps in (0.1, 0.2, 0.4):
-        rvis.evaluate(trained, stripes(), adversary=Adversary("l2", eps, 2), progress=False)
+        rvis.evaluate(trained, stripes(), adversary=Adversary("l2", eps, 9), progress=False)
     assert module._correct._cache_size() == before + 1
 
 
