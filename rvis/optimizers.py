@@ -14,30 +14,65 @@ from rvis import checks
 from rvis.types import Array, ArrayLike, PyTree
 
 
-def _scale_by_l2() -> optax.GradientTransformation:
-    """Divides by the L2 norm of each image: the steepest ascent under that norm."""
+def _scaled(factor: Callable[[PyTree], Array]) -> optax.GradientTransformation:
+    """Multiplies each image's gradient by `factor(gradient)`, (n,) for a group of n images."""
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
-
-        def square(leaf: Array) -> Array:
-            return jnp.square(leaf).reshape(leaf.shape[0], -1).sum(1)
-
-        squares = sum(square(leaf) for leaf in jax.tree.leaves(updates))
-        inverse = jnp.where(squares > 0, jax.lax.rsqrt(jnp.maximum(squares, 1e-37)), 0)
+        factors = factor(updates)
 
         def scale(leaf: Array) -> Array:
-            return leaf * inverse.reshape(-1, *(1,) * (leaf.ndim - 1))
+            return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
 
         return jax.tree.map(scale, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def _squares(updates: PyTree) -> Array:
+    leaves = jax.tree.leaves(updates)
+    sums = [jnp.square(leaf).reshape(leaf.shape[0], -1).sum(1) for leaf in leaves]
+    return jnp.stack(sums).sum(0)
+
+
+def _l2() -> optax.GradientTransformation:
+    """Divides by the L2 norm of each image: the steepest ascent under that norm."""
+
+    def factor(updates: PyTree) -> Array:
+        squares = _squares(updates)
+        return jnp.where(squares > 0, jax.lax.rsqrt(jnp.maximum(squares, 1e-37)), 0)
+
+    return _scaled(factor)
+
+
+def _mean_abs() -> optax.GradientTransformation:
+    """Divides by the mean absolute entry of each image."""
+
+    def factor(updates: PyTree) -> Array:
+        leaves = [jnp.abs(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(updates)]
+        size = sum(leaf.shape[1] for leaf in leaves)
+        mean = sum(leaf.sum(1) for leaf in leaves) / size
+        return jnp.where(mean > 0, 1 / jnp.where(mean > 0, mean, 1), 0)
+
+    return _scaled(factor)
+
+
+def _gain(most: float) -> optax.GradientTransformation:
+    """Divides by the squared L2 norm of each image, multiplying by `most` at the most."""
+
+    def factor(updates: PyTree) -> Array:
+        squares = _squares(updates)
+        return jnp.minimum(1 / jnp.maximum(squares, 1e-37), most)
+
+    return _scaled(factor)
+
+
 _FACTORIES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
     "momentum": optax.trace,
-    "l2": _scale_by_l2,
+    "l2": _l2,
+    "mean_abs": _mean_abs,
+    "gain": _gain,
     "linf": optax.scale_by_sign,
 }
 
@@ -103,9 +138,32 @@ def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:
     return Optimizer(_rate(learning_rate), maps)
 
 
+def gain(amount: ArrayLike = 2.0, *, most: float = 1e8) -> Optimizer:
+    """Steps that would raise a linear objective by `amount`: amount·g/‖g‖₂², for each image.
+
+    Args:
+      amount: by how much a step raises the objective to first order, above zero.
+      most: the largest factor 1/‖g‖₂² allowed, for objectives that are nearly flat; in units of the
+        [0, 1] image.
+
+    Raises:
+      ValueError, TypeError: naming `learning_rate` or `most`.
+
+    Example:
+      >>> import rvis
+      >>> rvis.optimizers.gain(2.0, most=100.0).maps
+      (('gain', (('most', 100.0),)),)
+
+    Reference: Yosinski et al. 2015, deep-visualization-toolbox, `optimize_image.py`
+      (`--lr-policy progress`).
+    """
+    return Optimizer(_rate(amount), (("gain", (("most", checks.number("most", most, above=0)),)),))
+
+
 def steepest(learning_rate: ArrayLike, *, norm: str = "l2") -> Optimizer:
     """Steps of fixed length `learning_rate` in a norm: g/‖g‖₂ for "l2", sign(g) for "linf".
 
+    "mean_abs" gives g/mean|g|, whose average pixel moves by `learning_rate` (google/deepdream).
     Lengths are in units of the [0, 1] image, each image of a group by itself.
 
     Raises:
@@ -119,5 +177,5 @@ def steepest(learning_rate: ArrayLike, *, norm: str = "l2") -> Optimizer:
     Reference: Madry et al. 2017, eq. 2.3; Engstrom et al. 2019, MadryLab/robustness
       (`attack_steps`).
     """
-    checks.choice("norm", norm, ("l2", "linf"))
+    checks.choice("norm", norm, ("l2", "linf", "mean_abs"))
     return Optimizer(_rate(learning_rate), ((norm, ()),))

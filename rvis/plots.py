@@ -22,10 +22,11 @@ def to_pil(image: Any) -> Image.Image:
     """One image as a PIL picture of 8 bits a channel.
 
     Args:
-      image: (H, W, 1) or (H, W, 3), floating point in [0, 1].
+      image: (H, W, C), floating point in [0, 1]: C = 1 is grey, 3 colour, and 2 and 4 are these
+        with transparency (0 is clear).
 
     Returns:
-      A picture of mode "L" or "RGB" and size (W, H); v becomes ⌊255·v + ½⌋.
+      A picture of mode "L", "LA", "RGB" or "RGBA" and size (W, H); v becomes ⌊255·v + ½⌋.
 
     Raises:
       TypeError: naming `image`, for anything but a floating-point array.
@@ -47,7 +48,8 @@ def spritemap(images: Any, *, columns: int | None = None) -> Image.Image:
     """Images edge to edge on one sheet, row by row, at their own size.
 
     Args:
-      images: (n, H, W, C), or a list of (H, W, C), with C = 1 or 3, floating point in [0, 1].
+      images: (n, H, W, C), or a list of (H, W, C), floating point in [0, 1]; C as in `to_pil`,
+        and what is transparent lies on white.
       columns: images in a row; by default the sheet is as square as it can be.
 
     Returns:
@@ -88,8 +90,8 @@ def grid(
 
     Args:
       images: (n, H, W, C); or (rows, columns, H, W, C); or a list of (H, W, C); or a list of rows,
-        each (m, H, W, C) or a list of (H, W, C), which may differ in length. C = 1 or 3, floating
-        point in [0, 1], all of one shape.
+        each (m, H, W, C) or a list of (H, W, C), which may differ in length. C as in `to_pil`,
+        floating point in [0, 1], all of one shape; what is transparent lies on white.
       titles: one for each image in row-major order, drawn above it; or, for images given in rows,
         one for each column, drawn once at the top. Anything with a `str` will do; one too long for
         its cell ends in "…". Pillow's built-in font is little more than ASCII: accents are dropped,
@@ -160,6 +162,66 @@ def grid(
     return picture
 
 
+def overlay(
+    images: Any,
+    maps: Any,
+    *,
+    style: str = "beside",
+    signed: bool | None = None,
+    percentile: float = 99.0,
+) -> np.ndarray:
+    """Heat maps in colour beside their images, over them, or alone.
+
+    Zero is white. Signed maps run to red above and blue below; the others darken from yellow to
+    purple. Equal steps of a map are equal steps of colour (in OKLab), and of lightness in print.
+
+    Args:
+      images: (n, H, W, C) with C = 1 or 3, floating point in [0, 1].
+      maps: (n, H, W), any finite numbers.
+      style: "beside" the image; "blend", over a pale grey copy of it; or "map" alone.
+      signed: whether maps below zero have a colour of their own or count as zero; by default, if
+        any value is negative.
+      percentile: of a map's absolute values, the one that takes the full colour, in (0, 100].
+
+    Returns:
+      (n, H, W, 3) float32 in [0, 1], or (n, H, 2·W, 3) beside: images for `grid`.
+
+    Raises:
+      TypeError, ValueError: naming the argument.
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis import plots
+      >>> plots.overlay(np.zeros((2, 8, 8, 3)), np.ones((2, 8, 8))).shape
+      (2, 8, 16, 3)
+
+    Reference: percentiles, Smilkov et al. 2017, SmoothGrad, section 2; OKLab, Ottosson 2020.
+    """
+    checks.choice("style", style, ("beside", "blend", "map"))
+    share = checks.number("percentile", percentile, above=0, high=100)
+    shown = _coloured(images).astype(np.float32) / 255
+    values = np.asarray(maps, np.float32)
+    if values.shape != shown.shape[:3]:
+        raise ValueError(f"maps: {shown.shape[:3]} was expected, given shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("maps: finite numbers were expected, given NaN or infinity")
+    signed = bool((values < 0).any()) if signed is None else signed
+    values = values if signed else np.maximum(values, 0)
+    size = np.abs(values)
+    full = np.percentile(size, share, axis=(1, 2), keepdims=True)
+    # A map of few places may be zero at the percentile.
+    full = np.where(full > 0, full, size.max((1, 2), keepdims=True))
+    level = np.clip(values / np.where(full > 0, full, 1), -1, 1)
+    colours = _in_colour(level, _WARM if signed else _SEQUENTIAL, _COLD)
+    if style == "map":
+        return colours
+    if style == "beside":
+        return np.concatenate([shown, colours], 2)
+    grey = 0.35 + 0.65 * (shown @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
+    opacity = np.sqrt(np.abs(level))[..., None]
+    return np.clip(grey + opacity * (colours - grey), 0, 1)
+
+
 def save(picture: Image.Image, path: PathLike) -> None:
     """Writes a picture as PNG, whole or not at all; missing parent folders are made.
 
@@ -193,8 +255,8 @@ def save(picture: Image.Image, path: PathLike) -> None:
 def _bytes(argument: str, images: Any) -> np.ndarray:
     """Checked images as (n, H, W, C) of uint8."""
     batch = np.asarray(checks.images(argument, images))
-    if batch.shape[-1] not in (1, 3):
-        raise ValueError(f"{argument}: 1 or 3 channels last were expected, given {batch.shape[-1]}")
+    if batch.shape[-1] not in (1, 2, 3, 4):
+        raise ValueError(f"{argument}: 1 to 4 channels last were expected, given {batch.shape[-1]}")
     return np.floor(255 * np.clip(batch, 0, 1) + 0.5).astype(np.uint8)
 
 
@@ -207,6 +269,9 @@ def _coloured(images: Any) -> np.ndarray:
             raise ValueError(f"images: images of one shape were expected, given {shown}")
         images = np.stack(images)
     batch = _bytes("images", images)
+    if batch.shape[-1] in (2, 4):  # transparent pictures lie on white
+        alpha = batch[..., -1:] / 255
+        batch = np.round(255 + alpha * (batch[..., :-1] - 255.0)).astype(np.uint8)
     return np.broadcast_to(batch, (*batch.shape[:3], 3))
 
 
@@ -284,3 +349,48 @@ def _clipped(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
         return text
     cut = (text[:end].rstrip() + "…" for end in range(len(text) - 1, -1, -1))
     return next((short for short in cut if font.getlength(short) <= room), "")
+
+
+# Anchors in OKLab as (lightness, chroma, hue in degrees), from zero to the full colour.
+_WARM = ((1.0, 0.0, 27.0), (0.5, 0.19, 27.0))
+_COLD = ((1.0, 0.0, 258.0), (0.5, 0.19, 258.0))
+_SEQUENTIAL = ((1.0, 0.0, 95.0), (0.88, 0.13, 88.0), (0.62, 0.2, 32.0), (0.25, 0.1, 325.0))
+
+
+def _in_colour(level: np.ndarray, above: tuple, below: tuple) -> np.ndarray:
+    """(…, 3) sRGB of values in [−1, 1], on one way through OKLab above zero, on another below."""
+    size = np.abs(level)[..., None]
+    lab = np.where(level[..., None] < 0, _along(below, size), _along(above, size))
+    return _srgb(lab).astype(np.float32)
+
+
+def _along(anchors: tuple, size: np.ndarray) -> np.ndarray:
+    """(…, 3) OKLab at a share `size` (…, 1) of the way's length: equal steps are equal to see."""
+    light, chroma, hue = np.asarray(anchors).T
+    turn = np.deg2rad(hue)
+    places = np.stack([light, chroma * np.cos(turn), chroma * np.sin(turn)], -1)
+    length = np.append(0, np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=-1)))
+    share = size[..., 0] * length[-1]
+    return np.stack([np.interp(share, length, places[:, i]) for i in range(3)], -1)
+
+
+_TO_CONES = np.array(
+    [
+        [1, 0.3963377774, 0.2158037573],
+        [1, -0.1055613458, -0.0638541728],
+        [1, -0.0894841775, -1.291485548],
+    ]
+)
+_TO_LINEAR = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.707614701],
+    ]
+)
+
+
+def _srgb(lab: np.ndarray) -> np.ndarray:
+    """sRGB of OKLab (Ottosson 2020), clipped to what a screen shows."""
+    linear = np.clip((lab @ _TO_CONES.T) ** 3 @ _TO_LINEAR.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

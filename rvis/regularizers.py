@@ -268,6 +268,66 @@ def blur(weight: float) -> Blur:
     return Blur(_leaf("weight", weight))
 
 
+@flax.struct.dataclass
+class Boundary:
+    """See `boundary`."""
+
+    weight: Array
+    width: Array
+    level: Array
+    _kind: str = _told_apart(default="Boundary")
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        blurred = images
+        for axis in (1, 2):
+            pads = [(0, 0)] * 4
+            pads[axis] = (2, 2)
+            padded = jnp.pad(blurred, pads, mode="edge")
+            size = images.shape[axis]
+            parts = [lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(5)]
+            blurred = jnp.stack(parts).mean(0)
+        height, width = images.shape[1:3]
+        rows, columns = jnp.arange(height), jnp.arange(width)
+        rows = jnp.minimum(rows, height - 1 - rows) < self.width
+        columns = jnp.minimum(columns, width - 1 - columns) < self.width
+        border = (rows[:, None] | columns)[..., None]
+        cost = jnp.square(images - blurred) + 0.8 * jnp.square(images - self.level)
+        return _weighted(self.weight, images, jnp.where(border, cost, 0).sum())
+
+
+def boundary(weight: float, *, width: int = 20, level: float = 0.5) -> Boundary:
+    """What happens within `width` pixels of the border: detail, and distance from a grey.
+
+    Σ (x − blur₅(x))² + .8·(x − level)² over the border, with a 5×5 box blur.
+
+    Args:
+      weight: at least 0.
+      width: of the border, in pixels.
+      level: the grey, in [0, 1].
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError, ValueError: naming the argument.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> image = jnp.full((1, 8, 8, 1), 0.5).at[0, 4, 4].set(1.0)
+      >>> float(regularizers.boundary(1.0, width=1)(image))
+      0.0
+
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`penalize_boundary_complexity`).
+    """
+    return Boundary(
+        _leaf("weight", weight),
+        jnp.int32(checks.count("width", width)),
+        _leaf("level", level, high=1),
+    )
+
+
 # So high a power is a maximum in all but name.
 _STEEPEST = 1000.0
 _LARGEST = float(jnp.finfo(jnp.float32).max)

@@ -130,6 +130,40 @@ class Pad:
 
 
 @dataclasses.dataclass(frozen=True)
+class Roll:
+    """Rolls the picture by whole pixels, uniformly in ±`pixels` along each axis; it wraps around.
+
+    It is undone in the gradient, so that tiles and convolutions leave no seam in a fixed place. A
+    chain may begin with one.
+
+    Raises:
+      TypeError: naming `pixels`, for anything but an int.
+      ValueError: naming it, below 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.arange(16.0).reshape(1, 4, 4, 1) / 16
+      >>> seen = transforms.apply((transforms.Roll(2),), 0, image)
+      >>> bool((jnp.sort(seen.ravel()) == image.ravel()).all())
+      True
+
+    Reference: google/deepdream, `dream.ipynb` (`make_step`).
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        _normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
+
+    def rolled(self, key: Array, image: Array) -> Array:
+        """One draw of (H, W, C)."""
+        return jnp.roll(
+            image, jax.random.randint(key, (2,), -self.pixels, self.pixels + 1), axis=(0, 1)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Crop:
     """Takes away `pixels` of the border that a `Pad` earlier in the chain put there.
 
@@ -178,7 +212,7 @@ class Noise:
         _normalise(self, sd=checks.number("sd", self.sd, low=0, high=1))
 
 
-Transform = Jitter | Scale | Rotate | Pad | Crop | Noise
+Transform = Jitter | Scale | Rotate | Pad | Roll | Crop | Noise
 
 
 def apply(transforms: Iterable[Transform], key: KeyLike, images: Array) -> Array:
@@ -313,9 +347,11 @@ def _choice(key: Array, options: tuple[float, ...]) -> Array:
 def _fill(chain: tuple[Any, ...]) -> float:
     """What the chain reads outside the picture, once it is known to make sense."""
     border, fill = 0, None
-    for transform in chain:
+    for place, transform in enumerate(chain):
         if not isinstance(transform, Transform):
             raise TypeError(f"transforms: a transform was expected, given {transform!r}")
+        if isinstance(transform, Roll) and place:
+            raise ValueError(f"transforms: Roll was expected in the first place, given {chain!r}")
         if isinstance(transform, Pad):
             if fill is not None:
                 raise ValueError(f"transforms: one Pad at most was expected, given {chain!r}")
@@ -333,6 +369,8 @@ def _fill(chain: tuple[Any, ...]) -> float:
 def _view(chain: tuple[Transform, ...], fill: float, key: Array, image: Array) -> Array:
     """One view of one image (H, W, C)."""
     turn, offset, moves = jnp.complex64(1), jnp.complex64(0), False
+    if isinstance(chain[0], Roll):
+        image = chain[0].rolled(jax.random.fold_in(key, 0), image)
     for place, transform in enumerate(chain):
         if isinstance(transform, (Jitter, Scale, Rotate)):
             first, shift = transform.draw(jax.random.fold_in(key, place))

@@ -178,7 +178,7 @@ def test_ctrl_c_and_resume_give_the_unbroken_pictures(monkeypatch, tmp_path, aft
     whole = np.concatenate([o.images for o in drive(snapshots=(2,), chunk=2, width=2)])
     options = {"snapshots": (2,), "chunk": 2, "width": 2, "checkpoint": tmp_path}
     with monkeypatch.context() as patched:
-        patched.setattr(core, "tqdm", Interrupted(after))
+        patched.setattr(core.runner, "tqdm", Interrupted(after))
         with pytest.raises(KeyboardInterrupt):
             drive(**options)
     assert list(tmp_path.glob("chunk*.npz"))
@@ -189,7 +189,7 @@ def test_ctrl_c_and_resume_give_the_unbroken_pictures(monkeypatch, tmp_path, aft
 
 def test_resuming_computes_only_what_is_missing(monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(core, "tqdm", Interrupted(1))
+        patched.setattr(core.runner, "tqdm", Interrupted(1))
         with pytest.raises(KeyboardInterrupt):
             drive(snapshots=(2,), chunk=5, checkpoint=tmp_path)
     ran = []
@@ -200,14 +200,14 @@ def test_resuming_computes_only_what_is_missing(monkeypatch, tmp_path):
         return original(*args, **options)
 
     run.eval_shape = original.eval_shape
-    monkeypatch.setattr(core, "run", run)
+    monkeypatch.setattr(core.runner, "run", run)
     drive(snapshots=(2,), chunk=5, checkpoint=tmp_path)
     assert 0 < sum(ran) < 6
 
 
 def test_a_checkpoint_of_other_work_is_refused(monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(core, "tqdm", Interrupted(1))
+        patched.setattr(core.runner, "tqdm", Interrupted(1))
         with pytest.raises(KeyboardInterrupt):
             drive(snapshots=(2,), chunk=5, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="other arguments"):

@@ -14,6 +14,15 @@ X = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
 LOGITS = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
 ACTIVATIONS = {"a": jnp.asarray(X), "d": jnp.asarray(X[:, 0, 0]), "logits": jnp.asarray(LOGITS)}
 V = np.array([1.0, -1, 2, 0, 0.5], np.float32)
+T = np.random.default_rng(0).standard_normal((2, 2, 5)).astype(np.float32)
+COSINE = X @ V / (np.linalg.norm(X, axis=-1) * np.linalg.norm(V))
+GRAMS = np.einsum("nhwi,nhwj->nij", X.astype(float), X).reshape(2, -1)
+GRAM_COSINE = GRAMS[0] @ GRAMS[1] / np.linalg.norm(GRAMS[0]) / np.linalg.norm(GRAMS[1])
+
+
+def spread(seen, scale):
+    return scale * seen["a"].std() + seen["d"].max()
+
 
 VALUES = {
     "channel": (o.channel("a", 2), X[..., 2].mean()),
@@ -23,6 +32,22 @@ VALUES = {
     "neuron of a dense layer": (o.neuron("d", 3), X[:, 0, 0, 3].mean()),
     "layer": (o.layer("a"), (X**2).mean()),
     "direction": (o.direction("a", V), (X @ V).mean()),
+    "direction of cosine power 0": (o.direction("a", V, cosine_power=0), (X @ V).mean()),
+    "direction of cosine power": (
+        o.direction("a", V, cosine_power=2),
+        (X @ V * np.maximum(COSINE, 0.1) ** 2).mean(),
+    ),
+    "direction at a place": (o.direction("a", V, position=(2, 0)), (X[:, 2, 0] @ V).mean()),
+    "tensor direction": (o.tensor_direction("a", T), (X[:, :2, 1:3] * T).sum(-1).mean()),
+    "match": (o.match("d", X[0, 0, 0]), -((X[1, 0, 0] - X[0, 0, 0]) ** 2).sum() / 60),
+    "guide": (o.guide("a", np.stack([V, -V])), np.abs(X @ V).mean()),
+    "diversity": (o.diversity("a"), -GRAM_COSINE),
+    "alignment": (o.alignment("a", decay=4), -((X[1] - X[0]) ** 2).mean() / 4),
+    "interpolation": (
+        o.interpolate(o.logit(0), o.channel("a", 2)),
+        (LOGITS[0, 0] + X[1, ..., 2].mean()) / 2,
+    ),
+    "function": (o.function(spread, ("a", "d"), 2.0), 2 * X.std() + X[:, 0, 0].max()),
     "logit": (o.logit(1), 3.5),
     "probability": (o.probability(1), np.log([np.e / (1 + np.e), np.e**2 / (1 + np.e**2)]).mean()),
     "sum": (o.channel("a", 2) + o.logit(0), X[..., 2].mean() + 2),
@@ -80,6 +105,14 @@ REFUSED = {
     "NaN": (o.direction("relu", np.full(4, np.nan)), r"vector: finite numbers"),
     "weight": (float("nan") * o.logit(0), r"weight: finite numbers"),
     "in a sum": (o.logit(0) + o.channel("con", 0), r"layer: unknown 'con'; did you mean 'conv'"),
+    "tensor": (o.tensor_direction("relu", np.ones((7, 1, 4))), r"tensor: \(h, w, C\) within"),
+    "target": (o.match("relu", np.ones(4)), r"target: \(6, 8, 4\), as 'relu' is"),
+    "features": (o.guide("relu", np.ones((2, 3))), r"features: 4 entries each"),
+    "place of a direction": (o.direction("pool", np.ones(4), position=(0, 0)), "position: layer"),
+    "diversity": (o.diversity("rleu"), r"layer: unknown 'rleu'"),
+    "an end": (o.interpolate(o.logit(0), o.logit(7)), r"unit: 0 to 1"),
+    "both ends": (o.interpolate(o.logit([0, 1]), o.logit([0, 1, 0])), "objective: as many"),
+    "function": (o.function(lambda seen: seen["relu"], "relu"), "call: a floating-point scalar"),
     "batches": (o.logit([0, 1]) + o.channel("conv", [0, 1, 2]), r"objective: sums need as many"),
 }
 
@@ -97,6 +130,8 @@ def test_refused_before_anything_compiles(name):
         (lambda: o.channel("a", 1.5), "unit: integers"),
         (lambda: o.channel("a", True), "unit: integers"),
         (lambda: o.neuron("a", 0, (0.5, 1)), "position: integers"),
+        (lambda: o.interpolate("a", o.logit(0)), "first: an objective"),
+        (lambda: o.function(3, "a"), "call: a function"),
         (lambda: o.check("channel", MODEL, MODEL.input_shape), "objective: one of"),
     ],
 )
@@ -116,3 +151,71 @@ def test_kinds_with_equal_fields_have_different_structures():
     structures = [jax.tree.structure(kind) for kind in kinds]
     structures.append(jax.tree.structure(o.Direction("logits", jnp.zeros(()))))
     assert all(a != b for i, a in enumerate(structures) for b in structures[:i])
+
+
+def test_wide_and_narrow_layers_have_one_gram_cosine():
+    wide = np.random.default_rng(0).standard_normal((3, 2, 2, 9)).astype(np.float32)
+    grams = np.einsum("nhwi,nhwj->nij", wide, wide).reshape(3, -1)
+    grams /= np.linalg.norm(grams, axis=1, keepdims=True)
+    expected = (np.sum(grams @ grams.T) - 3) / 6
+    np.testing.assert_allclose(o.gram_cosine(wide), expected, rtol=1e-5)
+    np.testing.assert_allclose(o.diversity("w")({"w": jnp.asarray(wide)}), -2 * expected, rtol=1e-5)
+
+
+def test_diversity_has_a_finite_gradient_where_nothing_is_active():
+    slope = jax.grad(lambda x: o.diversity("w")({"w": x}))(jnp.zeros((2, 3, 3, 4)))
+    assert bool(jnp.isfinite(slope).all())
+
+
+def test_a_cosine_power_has_a_finite_gradient_at_zero():
+    slope = jax.grad(lambda x: o.direction("a", V, cosine_power=2)({"a": x}))(
+        jnp.zeros((1, 2, 2, 5))
+    )
+    assert bool(jnp.isfinite(slope).all())
+
+
+def test_the_gradient_of_a_guide_is_the_nearest_feature():
+    x = jnp.asarray(X)
+    slope = jax.grad(lambda x: o.guide("a", np.stack([V, -V]))({"a": x}))(x) * 24
+    np.testing.assert_allclose(slope, np.sign(X @ V)[..., None] * V, rtol=1e-5)
+
+
+def test_the_caricature_of_an_image_is_the_image_exaggerated():
+    objective = o.tensor_direction("a", X[0], cosine_power=1)
+    same, other = (objective({"a": jnp.asarray(x)[None]}) for x in (X[0], X[0][::-1, ::-1]))
+    assert same > other
+
+
+MANY = {
+    "direction": o.direction("relu", np.eye(4, dtype=np.float32), cosine_power=[1, 2, 3, 4]),
+    "tensor direction": o.tensor_direction("relu", np.ones((3, 2, 2, 4))),
+    "match": o.match("pool", np.eye(4), many=True),
+    "interpolation": o.interpolate(o.logit(0), o.channel("relu", [0, 1, 2])),
+    "function": o.function(spread, ("relu", "pool"), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_a_batch_is_its_members(name):
+    objective = MANY[name]
+    count = objective.batch_shape[0] if objective.batch_shape else 2
+    members = objective.broadcast(count)
+    seen = {
+        "relu": jnp.abs(jax.random.normal(jax.random.key(0), (2, 6, 8, 4))),
+        "pool": jnp.ones((2, 4)),
+        "logits": jnp.asarray(LOGITS),
+        "a": jnp.ones((2, 3)),
+        "d": jnp.ones((2, 3)),
+    }
+    if name == "function":
+        objective = members = objective.replace(names=("a", "d")).broadcast(count)
+    together = jax.vmap(lambda member: member(seen))(members)
+    alone = [jax.tree.map(lambda leaf, i=i: leaf[i], members)(seen) for i in range(count)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    assert len(np.atleast_1d(np.broadcast_to(objective.titles(("a", "b")), (count,)))) == count
+
+
+def test_siblings_are_every_unit_of_the_layer():
+    every = o.neuron("relu", [2, 0]).siblings({"relu": (6, 8, 4)})
+    assert every.batch_shape == (4,)
+    assert o.layer("relu").siblings({"relu": (6, 8, 4)}) is None

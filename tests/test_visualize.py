@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import chex
 import flax.linen as nn
 import jax
@@ -10,7 +12,6 @@ import pytest
 
 import rvis
 from rvis import core, images, objectives, optimizers, regularizers
-from rvis.visualize import faithfulness
 from tests import toys
 
 MODEL = toys.pointwise()
@@ -100,10 +101,10 @@ def test_a_sweep_is_every_channel():
 
 def test_a_sweep_resumes_with_what_is_missing(tmp_path, monkeypatch):
     whole = rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
-    (tmp_path / "unit00002.npz").unlink()
+    (tmp_path / "units" / "unit00002.npz").unlink()
     drawn = []
     real = rvis.visualize
-    module = __import__("sys").modules["rvis.visualize"]
+    module = sys.modules["rvis.visualize.sweeps"]
 
     def count(model, objective, **options):
         drawn.extend(np.atleast_1d(objective.unit).tolist())
@@ -156,24 +157,16 @@ def test_an_early_layer_of_a_network_with_dense_layers_takes_any_size():
 
 def test_a_damaged_sweep_is_named(tmp_path):
     rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
-    (tmp_path / "unit00000.npz").write_bytes(b"PK")
+    (tmp_path / "units" / "unit00000.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"out: .*unit00000\.npz cannot be read"):
         rvis.sweep(MODEL, "relu", [0], out=tmp_path, **QUICK)
 
 
-def test_faithfulness_is_the_share_of_lower_images():
-    model = toys.linear(np.eye(4)[:, :2], (2, 2, 1))
-    levels = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
-    real = np.tile(levels[:, None, None, None], (1, 2, 2, 1))
-    pictures = np.full((2, 2, 2, 1), 0.35, np.float32)
-    pictures[1] = 0.15
-    ranks = faithfulness(model, objectives.channel("out", [0, 1]), pictures, real, batch=3)
-    assert ranks.tolist() == [75, 25]
-
-
 def test_units_and_rates_compile_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
-    monkeypatch.setattr(core, "run", jax.jit(traced, static_argnames=("steps", "width")))
+    monkeypatch.setattr(
+        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh"))
+    )
     for unit, rate in ((0, 0.05), (3, 0.1), ([0, 1, 2], 0.2)):
         draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate))
 
@@ -203,7 +196,7 @@ REFUSED = {
         "image: unknown 'furier'; did you mean 'fourier'",
     ),
     "channels": (LAYER, {"image": images.Pixel((6, 8, 1))}, ValueError, "image: 3 channels"),
-    "no image": (LAYER, {"image": 3}, TypeError, "image: 'fourier', 'pixel'"),
+    "no image": (LAYER, {"image": 3}, TypeError, "image: 'pixel', 'fourier'"),
     "start": (LAYER, {"start": np.ones((5, 8, 3), np.float32)}, ValueError, "start: .*an image"),
     "start range": (LAYER, {"start": np.full((6, 8, 3), 255.0)}, ValueError, "start: .*255"),
     "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one image"),

@@ -95,7 +95,7 @@ def _kernel_gradient(x, g, shape, strides, pads, precision):
     """
     kh, kw, cin, cout = shape
     n, oh, ow, _ = g.shape
-    if jax.default_backend() != "cpu" or kh * kw > 25:
+    if jax.default_backend() != "cpu" or kh * kw > 9:
         kernel = jnp.zeros(shape, x.dtype)
         return jax.vjp(lambda w: _stock(x, w, strides, pads, precision), kernel)[1](g)[0]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))

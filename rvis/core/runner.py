@@ -1,192 +1,27 @@
-"""The one ascent step and the one runner: `jit` of `scan` of a step vmapped over objectives."""
+"""The one runner: `jit` of `scan` of a step vmapped over examples, and long runs in pieces."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from rvis import checkpoints, taps, transforms
-from rvis.images import Parameterization
-from rvis.objectives import Objective
-from rvis.optimizers import Optimizer
-from rvis.transforms import Transform
+from rvis import checkpoints
+from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
 
-@flax.struct.dataclass
-class Problem:
-    """What one example asks for: maximise `objective` − Σ `penalties`, inside `constraint`.
-
-    Every leaf is traced, so that units, weights and radii sweep in one compiled program. In a batch
-    every leaf has a leading axis.
-
-    Attributes:
-      objective: see `rvis.objectives`.
-      penalties: see `rvis.regularizers`; each is subtracted.
-      constraint: see `rvis.projections`; None for positions that need none.
-    """
-
-    objective: Objective
-    penalties: tuple[Callable[[Array], Array], ...] = ()
-    constraint: Any = None
-
-    def broadcast(self, count: int) -> Problem:
-        """The problem with every leaf's leading axis written out to `count` examples.
-
-        Penalties are the same for all; so is a constraint.
-        """
-        penalties, constraint = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))),
-            (self.penalties, self.constraint),
-        )
-        return Problem(self.objective.broadcast(count), penalties, constraint)
-
-
-class Algorithm(Protocol):
-    """`init` and `step` as pure functions of one example; `run` maps them over many."""
-
-    def init(self, key: Array, position: PyTree | None = None) -> PyTree:
-        """The first state, from noise or from a given position."""
-
-    def step(
-        self, key: Array, state: PyTree, model: Model, problem: Problem
-    ) -> tuple[PyTree, PyTree]:
-        """The next state, and what is worth knowing of this step."""
-
-    def images(self, state: PyTree) -> Array:
-        """The pictures (facets, H, W, C) that a state stands for."""
-
-
-@flax.struct.dataclass
-class AscentState:
-    """What an ascent carries from step to step."""
-
-    step: Array
-    position: PyTree
-    optimizer: PyTree
-
-
-@flax.struct.dataclass
-class AscentInfo:
-    """What an ascent tells of a step: the objective, and that less the penalties, before it."""
-
-    score: Array
-    energy: Array
-
-
-def energy(
-    position: PyTree,
-    key: Array,
-    model: Model,
-    problem: Problem,
-    *,
-    image: Parameterization,
-    views: tuple[Transform, ...] = (),
-    opened: Array | None = None,
-) -> tuple[Array, Array]:
-    """(objective − penalties, objective) of one group of images.
-
-    Args:
-      position: what `image.decode` takes, with a leading axis over the group.
-      key: for the random transformations.
-      model: any model.
-      problem: the objective and penalties.
-      image: how positions become images.
-      views: random transformations between image and model.
-      opened: where true, blocked ReLU gradients are let through; None for plain ReLUs.
-    """
-    images = jax.vmap(image.decode)(position)
-    seen = transforms.apply(views, key, images)
-    relu = jax.nn.relu if opened is None else partial(_opened_relu, opened)
-    activations = taps.activations(model, seen, problem.objective.layers, relu=relu)
-    score = problem.objective(activations)
-    return score - sum(penalty(images) for penalty in problem.penalties), score
-
-
-def _opened_relu(opened: Array, x: Array) -> Array:
-    return taps.let_through_relu(x, opened)
-
-
-@flax.struct.dataclass
-class Ascent:
-    """Gradient ascent on a group of images: the step that serves every task.
-
-    decode, transform, model with taps, objective − penalties, gradient, optimizer, projection.
-
-    Attributes:
-      image: the parameterization (structure).
-      optimizer: gradient maps and learning rate (a leaf).
-      views: random transformations (structure).
-      facets: images in a group; more than one only where an objective couples them.
-      woken: for this many first steps a ReLU that blocks all of an example's gradient lets its
-        upward part through (tensorflow/lucid does so for 16), so that dead units can wake.
-    """
-
-    image: Parameterization = flax.struct.field(pytree_node=False)
-    optimizer: Optimizer
-    views: tuple[Transform, ...] = flax.struct.field(pytree_node=False, default=())
-    facets: int = flax.struct.field(pytree_node=False, default=1)
-    woken: int = flax.struct.field(pytree_node=False, default=0)
-
-    def init(self, key: Array, position: PyTree | None = None) -> AscentState:
-        """The state before the first step.
-
-        Args:
-          key: the example's key; facet i starts from `fold_in(key, i)`.
-          position: where to start instead, with a leading axis of `facets`.
-        """
-        if position is None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.facets))
-            position = jax.vmap(self.image.init)(keys)
-        return AscentState(jnp.int32(0), position, self.optimizer.init(position))
-
-    def step(
-        self, key: Array, state: AscentState, model: Model, problem: Problem
-    ) -> tuple[AscentState, AscentInfo]:
-        """One step up; see `Algorithm`."""
-        opened = state.step < self.woken if self.woken else None
-        gradient, score = jax.grad(
-            lambda position: _pair(
-                energy(
-                    position,
-                    key,
-                    model,
-                    problem,
-                    image=self.image,
-                    views=self.views,
-                    opened=opened,
-                )
-            ),
-            has_aux=True,
-        )(state.position)
-        position, optimizer = self.optimizer.update(gradient, state.optimizer, state.position)
-        if problem.constraint is not None:
-            position = problem.constraint.project(position)
-        return AscentState(state.step + 1, position, optimizer), AscentInfo(*score)
-
-    def images(self, state: AscentState) -> Array:
-        """The group's pictures, (facets, H, W, C)."""
-        return jax.vmap(self.image.decode)(state.position)
-
-
-def _pair(values: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-    total, score = values
-    return total, (score, total)
-
-
-@partial(jax.jit, static_argnames=("steps", "width"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("steps", "width", "mesh"), donate_argnames="state")
 def run(
     algorithm: Algorithm,
     keys: Array,
@@ -196,6 +31,7 @@ def run(
     *,
     steps: int,
     width: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[PyTree, PyTree]:
     """`steps` steps of m examples, in one compiled program.
 
@@ -208,20 +44,33 @@ def run(
       steps: how many.
       width: how many examples are computed side by side; all by default. On a CPU a few fit the
         cache and run faster, and a fixed width makes an example's bits independent of m.
+      mesh: devices with one axis, over which m, a multiple of their number, is dealt out; None for
+        one device.
 
     Returns:
       The m states, and what every step told: leaves of shape (m, steps, ...).
     """
 
-    def example(key: Array, state: PyTree, problem: Problem) -> tuple[PyTree, PyTree]:
-        def body(state: PyTree, _: None) -> tuple[PyTree, PyTree]:
-            return algorithm.step(jax.random.fold_in(key, state.step), state, model, problem)
+    def rows(
+        keys: Array, state: PyTree, problem: Problem, algorithm: Algorithm, model: Model
+    ) -> tuple[PyTree, PyTree]:
+        def example(key: Array, state: PyTree, problem: Problem) -> tuple[PyTree, PyTree]:
+            def body(state: PyTree, _: None) -> tuple[PyTree, PyTree]:
+                return algorithm.step(jax.random.fold_in(key, state.step), state, model, problem)
 
-        return lax.scan(body, state, length=steps)
+            return lax.scan(body, state, length=steps)
 
-    if width is None or keys.shape[0] <= width:
-        return jax.vmap(example)(keys, state, problem)
-    return lax.map(lambda xs: example(*xs), (keys, state, problem), batch_size=width)
+        if width is None or keys.shape[0] <= width:
+            return jax.vmap(example)(keys, state, problem)
+        return lax.map(lambda xs: example(*xs), (keys, state, problem), batch_size=width)
+
+    if mesh is None:
+        return rows(keys, state, problem, algorithm, model)
+    dealt, whole = PartitionSpec(*mesh.axis_names), PartitionSpec()
+    # Examples never talk to one another: each device runs the program that one would run alone.
+    specs = (dealt, dealt, dealt, whole, whole)
+    spread = jax.shard_map(rows, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)
+    return spread(keys, state, problem, algorithm, model)
 
 
 @jax.jit
@@ -310,8 +159,8 @@ def drive(
       position: m starting positions; noise by default.
       snapshots: steps after which to keep the images.
       width: see `run`.
-      chunk: examples at once, rounded up to a multiple of the width; the width by default on a CPU,
-        64 elsewhere.
+      chunk: examples at once on each device, rounded up to a multiple of the width; the width by
+        default on a CPU, 64 elsewhere.
       checkpoint: a folder in which an interrupted run leaves its state, and from which the same
         call goes on. It is removed when the run has ended.
       progress: a bar on a terminal.
@@ -326,6 +175,9 @@ def drive(
     if chunk is None:
         chunk = width or min(64, total)
     chunk = -(-chunk // (width or 1)) * (width or 1)
+    devices = jax.local_devices()[: -(-total // chunk)]
+    mesh = Mesh(np.asarray(devices), ("examples",)) if len(devices) > 1 else None
+    chunk *= len(devices)
     marks = sorted(set(snapshots))
     length = segment_length(steps, marks)
     folder = None if checkpoint is None else Path(checkpoint)
@@ -351,6 +203,7 @@ def drive(
                 steps,
                 marks,
                 width=width,
+                mesh=mesh,
                 length=length,
                 file=file,
                 weights=weights,
@@ -358,7 +211,7 @@ def drive(
                 bar=bar,
             )
             own = slice(len(rows))
-            pictures = np.asarray(_images(algorithm, state))
+            pictures = _pictures(algorithm, state)
             # The scores are those before each step: they cannot tell of the last one.
             _refuse_nan((pictures, *kept), rows, f"up to {steps}")
             yield Outcome(
@@ -384,6 +237,17 @@ def _images(algorithm: Algorithm, state: PyTree) -> Array:
     return jax.vmap(algorithm.images)(state)
 
 
+def _pictures(algorithm: Algorithm, state: PyTree) -> np.ndarray:
+    # From one device, whatever number the state lies on, so that the bits are the same.
+    if len(jax.tree.leaves(state)[0].devices()) > 1:
+        state = jax.device_put(state, jax.local_devices()[0])
+    return np.asarray(_images(algorithm, state))
+
+
+def _dealt(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+
+
 def _chunk(
     algorithm: Algorithm,
     keys: Array,
@@ -394,6 +258,7 @@ def _chunk(
     marks: list[int],
     *,
     width: int | None,
+    mesh: Mesh | None,
     length: int,
     file: Path | None,
     weights: str,
@@ -402,8 +267,14 @@ def _chunk(
 ) -> tuple[PyTree, PyTree, np.ndarray]:
     """One chunk through all steps: its state, infos and snapshots, saved whenever interrupted."""
     state = init(algorithm, keys, position)
+    if mesh is not None:
+        # Weights go where they are needed once, not at every call.
+        model, algorithm = jax.device_put((model, algorithm), NamedSharding(mesh, PartitionSpec()))
+        keys, problem, state = jax.device_put((keys, problem, state), _dealt(mesh))
     # The same arguments as the calls below, so that nothing is traced for the shapes alone.
-    _, told = run.eval_shape(algorithm, keys, state, model, problem, steps=length, width=width)
+    _, told = run.eval_shape(
+        algorithm, keys, state, model, problem, steps=length, width=width, mesh=mesh
+    )
     info = jax.tree.map(
         lambda leaf: np.zeros((leaf.shape[0], steps, *leaf.shape[2:]), leaf.dtype), told
     )
@@ -418,24 +289,27 @@ def _chunk(
                 file, (state, info, kept), expect=about["fingerprint"]
             )
             info, kept = jax.tree.map(np.array, (info, kept))
+            state = state if mesh is None else jax.device_put(state, _dealt(mesh))
             about = stored
     done = int(about.get("done", 0))
     count = len(rows)
     bar.update(done * count)
     if done == 0 and 0 in marks:
-        kept[marks.index(0)] = _images(algorithm, state)
+        kept[marks.index(0)] = _pictures(algorithm, state)
     clock = time.monotonic()
-    whole = (jax.device_get(state), done)
+    whole = None if file is None else (jax.device_get(state), done)
     try:
         while done < steps:
-            state, told = run(algorithm, keys, state, model, problem, steps=length, width=width)
+            state, told = run(
+                algorithm, keys, state, model, problem, steps=length, width=width, mesh=mesh
+            )
             told = jax.tree.map(np.asarray, told)
             _refuse_nan(told, rows, f"{done} to {done + length}")
             for whole_run, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):
                 whole_run[:, done : done + length] = part
             done += length
             if done in marks:
-                kept[marks.index(done)] = _images(algorithm, state)
+                kept[marks.index(done)] = _pictures(algorithm, state)
             bar.update(length * count)
             if file is not None:
                 # The device's copy is donated to the next piece, which Ctrl-C may cut short.
@@ -444,7 +318,7 @@ def _chunk(
                     _save(file, whole, info, kept, about)
                     clock = time.monotonic()
     except KeyboardInterrupt:
-        if file is not None:
+        if file is not None and whole is not None:
             _save(file, whole, info, kept, about)
         raise
     return state, info, kept

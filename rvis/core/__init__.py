@@ -1,0 +1,19 @@
+"""The one ascent step and the one runner that serve every task."""
+
+from rvis.core.ascent import Algorithm, Ascent, AscentInfo, AscentState, Problem, energy
+from rvis.core.runner import Outcome, drive, init, run, segment_length, width_for
+
+__all__ = [
+    "Algorithm",
+    "Ascent",
+    "AscentInfo",
+    "AscentState",
+    "Outcome",
+    "Problem",
+    "drive",
+    "energy",
+    "init",
+    "run",
+    "segment_length",
+    "width_for",
+]

@@ -1,0 +1,272 @@
+"""The one ascent step: from a position uphill to the next, as a pair of pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rvis import iterates, taps, transforms
+from rvis.images import Parameterization
+from rvis.iterates import IterateMap
+from rvis.objectives import Objective
+from rvis.optimizers import Optimizer
+from rvis.transforms import Transform
+from rvis.types import Array, Model, PyTree
+
+
+@flax.struct.dataclass
+class Problem:
+    """What one example asks for: maximise `objective` − Σ `penalties`, inside `constraint`.
+
+    Every leaf is traced, so that units, weights and radii sweep in one compiled program. In a batch
+    every leaf has a leading axis.
+
+    Attributes:
+      objective: see `rvis.objectives`.
+      penalties: see `rvis.regularizers`; each is subtracted.
+      constraint: see `rvis.projections`; None for positions that need none.
+    """
+
+    objective: Objective
+    penalties: tuple[Callable[[Array], Array], ...] = ()
+    constraint: Any = None
+
+    def broadcast(self, count: int) -> Problem:
+        """The problem with every leaf's leading axis written out to `count` examples.
+
+        Penalties are the same for all; so is a constraint.
+        """
+        penalties, constraint = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))),
+            (self.penalties, self.constraint),
+        )
+        return Problem(self.objective.broadcast(count), penalties, constraint)
+
+
+class Algorithm(Protocol):
+    """`init` and `step` as pure functions of one example; `run` maps them over many."""
+
+    def init(self, key: Array, position: PyTree | None = None) -> PyTree:
+        """The first state, from noise or from a given position."""
+
+    def step(
+        self, key: Array, state: PyTree, model: Model, problem: Problem
+    ) -> tuple[PyTree, PyTree]:
+        """The next state, and what is worth knowing of this step."""
+
+    def images(self, state: PyTree) -> Array:
+        """The pictures (facets, H, W, C) that a state stands for."""
+
+
+@flax.struct.dataclass
+class AscentState:
+    """What an ascent carries from step to step."""
+
+    step: Array
+    position: PyTree
+    optimizer: PyTree
+    attention: Array | None = None
+
+
+@flax.struct.dataclass
+class AscentInfo:
+    """What an ascent tells of a step: the objective, and that less the penalties, before it."""
+
+    score: Array
+    energy: Array
+
+
+def energy(
+    pictures: Array,
+    key: Array,
+    model: Model,
+    problem: Problem,
+    *,
+    views: tuple[Transform, ...] = (),
+    compose: Callable[[Array, Array], Array] | None = None,
+    opened: Array | None = None,
+) -> tuple[Array, Array]:
+    """(objective − penalties, objective) of one group of pictures.
+
+    Args:
+      pictures: (facets, H, W, C), decoded.
+      key: for the random transformations.
+      model: any model.
+      problem: the objective and penalties.
+      views: random transformations between picture and model.
+      compose: `compose(key, picture)` gives what the model is shown of a picture that is no image
+        of it, such as one with transparency; None for images.
+      opened: where true, blocked ReLU gradients are let through; None for plain ReLUs.
+    """
+    images = pictures
+    if compose is not None:
+        keys = jax.random.split(jax.random.fold_in(key, _BACKGROUND), pictures.shape[0])
+        images = jax.vmap(compose)(keys, pictures)
+    seen = transforms.apply(views, key, images)
+    score = _score(seen, model, problem, opened)
+    return score - sum(penalty(pictures) for penalty in problem.penalties), score
+
+
+_BACKGROUND = 2**31 - 1
+"""Folded in for backgrounds; the transformations fold in the numbers of the pictures."""
+
+
+def _score(seen: Array, model: Model, problem: Problem, opened: Array | None) -> Array:
+    relu = jax.nn.relu if opened is None else partial(_opened_relu, opened)
+    return problem.objective(taps.activations(model, seen, problem.objective.layers, relu=relu))
+
+
+def _opened_relu(opened: Array, x: Array) -> Array:
+    return taps.let_through_relu(x, opened)
+
+
+@flax.struct.dataclass
+class Ascent:
+    """Gradient ascent on a group of images: the step that serves every task.
+
+    decode, transform, model with taps, objective − penalties, gradient, optimizer, maps,
+    projection.
+
+    Attributes:
+      image: the parameterization (structure).
+      optimizer: gradient maps and learning rate (a leaf).
+      views: random transformations (structure).
+      facets: images in a group; more than one only where an objective couples them.
+      woken: for this many first steps a ReLU that blocks all of an example's gradient lets its
+        upward part through (tensorflow/lucid does so for 16), so that dead units can wake.
+      maps: maps of the image after the step, see `rvis.iterates`; what they change is encoded anew.
+      tile: side of the tiles by which the model sees the image, so that memory does not grow with
+        it; each tile is scored by itself. None for the whole image at once.
+      attention: whether to add up |∂energy/∂image|, which `images` then gives as transparency.
+    """
+
+    image: Parameterization = flax.struct.field(pytree_node=False)
+    optimizer: Optimizer
+    views: tuple[Transform, ...] = flax.struct.field(pytree_node=False, default=())
+    facets: int = flax.struct.field(pytree_node=False, default=1)
+    woken: int = flax.struct.field(pytree_node=False, default=0)
+    maps: tuple[IterateMap, ...] = ()
+    tile: int | None = flax.struct.field(pytree_node=False, default=None)
+    attention: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def init(self, key: Array, position: PyTree | None = None) -> AscentState:
+        """The state before the first step.
+
+        Args:
+          key: the example's key; facet i starts from `fold_in(key, i)`.
+          position: where to start instead, with a leading axis of `facets`.
+        """
+        if position is None:
+            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.facets))
+            position = jax.vmap(self.image.init)(keys)
+        attention = None
+        if self.attention:
+            attention = jnp.zeros((self.facets, *self.image.shape[:2]))
+        return AscentState(jnp.int32(0), position, self.optimizer.init(position), attention)
+
+    def step(
+        self, key: Array, state: AscentState, model: Model, problem: Problem
+    ) -> tuple[AscentState, AscentInfo]:
+        """One step up; see `Algorithm`."""
+        opened = state.step < self.woken if self.woken else None
+        pictures, pull = jax.vjp(jax.vmap(self.image.decode), state.position)
+        climb = self._whole if self.tile is None else self._tiled
+        at_picture, score = climb(pictures, key, model, problem, opened)
+        (gradient,) = pull(at_picture)
+        position, optimizer = self.optimizer.update(gradient, state.optimizer, state.position)
+        step = state.step + 1
+        if self.maps:
+            position = self._mapped(step, position, at_picture)
+        if problem.constraint is not None:
+            position = problem.constraint.project(position)
+        attention = state.attention
+        if attention is not None:
+            attention = attention + jnp.abs(at_picture).mean(-1)
+        return AscentState(step, position, optimizer, attention), AscentInfo(*score)
+
+    def _whole(
+        self, pictures: Array, key: Array, model: Model, problem: Problem, opened: Array | None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """∂energy/∂pictures, and (objective, energy)."""
+        compose = getattr(self.image, "composite", None)
+        return jax.grad(
+            lambda pictures: _pair(
+                energy(
+                    pictures, key, model, problem, views=self.views, compose=compose, opened=opened
+                )
+            ),
+            has_aux=True,
+        )(pictures)
+
+    def _tiled(
+        self, pictures: Array, key: Array, model: Model, problem: Problem, opened: Array | None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """`_whole` tile by tile; where tiles overlap, the mean of theirs counts."""
+        assert self.tile is not None
+        seen, pull = jax.vjp(lambda images: transforms.apply(self.views, key, images), pictures)
+        facets, height, width, channels = seen.shape
+        (rows, tall, over_y), (columns, wide, over_x) = (
+            _tiling(height, self.tile),
+            _tiling(width, self.tile),
+        )
+        corners = jnp.asarray([(y, x) for y in rows for x in columns])
+        shape = (facets, tall, wide, channels)
+
+        def body(total: Array, corner: Array) -> tuple[Array, Array]:
+            place = (0, corner[0], corner[1], 0)
+            score, gradient = jax.value_and_grad(_score)(
+                lax.dynamic_slice(seen, place, shape), model, problem, opened
+            )
+            sums = lax.dynamic_slice(total, place, shape) + gradient
+            return lax.dynamic_update_slice(total, sums, place), score
+
+        total, scores = lax.scan(body, jnp.zeros_like(seen), corners)
+        (gradient,) = pull(total / (over_y[:, None, None] * over_x[:, None]))
+        score = scores.mean()
+        cost, slope = jax.value_and_grad(
+            lambda images: sum((penalty(images) for penalty in problem.penalties), jnp.float32(0))
+        )(pictures)
+        return gradient - slope, (score, score - cost)
+
+    def _mapped(self, step: Array, position: PyTree, gradient: Array) -> PyTree:
+        before = jax.vmap(self.image.decode)(position)
+        after = iterates.apply(self.maps, step, before, gradient)
+        # An image that no map changed keeps its position: not every one decodes to the same bits.
+        changed = (after != before).reshape(before.shape[0], -1).any(1)
+        return jax.tree.map(
+            lambda new, old: jnp.where(changed.reshape(-1, *(1,) * (new.ndim - 1)), new, old),
+            jax.vmap(self.image.encode)(after),
+            position,
+        )
+
+    def images(self, state: AscentState) -> Array:
+        """The group's pictures, (facets, H, W, C), and their transparency where it is kept."""
+        pictures = jax.vmap(self.image.decode)(state.position)
+        if state.attention is None:
+            return pictures
+        # Clipped at the 80th percentile and put into [0, 1], as serre-lab/Horama draws it.
+        most = jnp.percentile(state.attention, 80, axis=(1, 2), keepdims=True)
+        alpha = jnp.minimum(state.attention, most) / jnp.where(most > 0, most, 1)
+        return jnp.concatenate([pictures, alpha[..., None]], -1)
+
+
+def _pair(values: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    total, score = values
+    return total, (score, total)
+
+
+def _tiling(size: int, tile: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """Where tiles start along an axis, their side, and how many of them cover each pixel."""
+    side = min(size, tile)
+    starts = np.linspace(0, size - side, -(-size // side)).round().astype(np.int32)
+    cover = np.zeros(size, np.float32)
+    for start in starts:
+        cover[start : start + side] += 1
+    return starts, side, cover

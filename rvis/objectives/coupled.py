@@ -1,0 +1,307 @@
+"""Objectives that couple the pictures of a group: diversity, alignment, interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checks
+from rvis.objectives.base import Activations, Objective, kind_field
+from rvis.types import Array, ArrayLike, PyTree
+
+
+@flax.struct.dataclass
+class Diversity(Objective):
+    """See `diversity`."""
+
+    layer: str = flax.struct.field(pytree_node=False)
+    kind: str = kind_field("Diversity")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Array:
+        return -(_cosines(activations[self.layer])).sum() / activations[self.layer].shape[0]
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        checks.choice("layer", self.layer, shapes)
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        return np.asarray(f"diversity of {self.layer}", object)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return ()
+
+
+def _cosines(x: Array) -> Array:
+    """(n, n) cosines between the Gram matrices of n pictures' activations, 0 on the diagonal.
+
+    vec G_a · vec G_b = Σ (X_a X_bᵀ)², which is cheaper where positions are fewer than channels.
+    """
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    if x.shape[1] < x.shape[2]:
+        products = jnp.square(jnp.einsum("apc,bqc->abpq", x, x)).sum((2, 3))
+    else:
+        grams = jnp.einsum("npi,npj->nij", x, x)
+        products = jnp.einsum("aij,bij->ab", grams, grams)
+    squares = jnp.diagonal(products)
+    scale = jax.lax.rsqrt(jnp.maximum(squares, _TINY))
+    off = 1 - jnp.eye(x.shape[0], dtype=x.dtype)
+    return products * scale[:, None] * scale * off
+
+
+_TINY = 1e-20
+
+
+def diversity(layer: str) -> Diversity:
+    """How unlike one another the pictures of a group are, for use with `facets` of 2 and more.
+
+    −(1/n) Σ_a Σ_{b≠a} cos(vec G_a, vec G_b) with the Gram matrices G of the layer's activations: at
+    most 0, and 1 − n where all pictures are alike. It is maximised like every objective, so it is
+    added: `channel("layer3", 7) + 10 * diversity("layer3")`.
+
+    Args:
+      layer: a name of `model.layers`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis.objectives import diversity
+      >>> alike, unlike = jnp.ones((2, 4, 4, 3)), jnp.eye(2)[:, None, None, :]
+      >>> round(float(diversity("a")({"a": alike})), 4), float(diversity("a")({"a": unlike}))
+      (-1.0, -0.0)
+
+    Reference: Olah et al. 2017, Feature Visualization (distill), appendix; tensorflow/lucid,
+      `optvis/objectives.py` (`diversity`), where it is positive and subtracted.
+    """
+    return Diversity(layer)
+
+
+@flax.struct.dataclass
+class Alignment(Objective):
+    """See `alignment`."""
+
+    layer: str = flax.struct.field(pytree_node=False)
+    decay: Array
+    kind: str = kind_field("Alignment")
+
+    event_ranks: ClassVar[Mapping[str, int]] = {"decay": 0}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Array:
+        x = activations[self.layer]
+        apart = range(1, min(_FARTHEST, x.shape[0] - 1) + 1)
+        total = jnp.float32(0)
+        for d in apart:
+            differences = jnp.square(x[d:] - x[:-d]).mean(tuple(range(1, x.ndim)))
+            total = total + differences.sum() / self.decay**d
+        return -total
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        checks.choice("layer", self.layer, shapes)
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        return np.full(self.batch_shape, f"alignment of {self.layer}", object)
+
+
+_FARTHEST = 4
+
+
+def alignment(layer: str, *, decay: ArrayLike = 2.0) -> Alignment:
+    """How alike the neighbours of a group are, for pictures that change into one another.
+
+    −Σ_d Σ_i mean((x_{i+d} − x_i)²) / decay^d over distances d of 1 to 4 in the group; at most 0.
+
+    Args:
+      layer: a name of `model.layers`.
+      decay: how much less farther neighbours count, above 0.
+
+    Raises:
+      ValueError, TypeError: naming `decay`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis.objectives import alignment
+      >>> float(alignment("a")({"a": jnp.array([[0.0], [2.0]])}))
+      -2.0
+
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`alignment`).
+    """
+    checks.number("decay", decay, above=0)
+    return Alignment(layer, jnp.float32(decay))
+
+
+@flax.struct.dataclass
+class Interpolation(Objective):
+    """See `interpolate`."""
+
+    first: Objective
+    second: Objective
+    kind: str = kind_field("Interpolation")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.first.layers, *self.second.layers)))
+
+    def __call__(self, activations: Activations) -> Array:
+        count = next(iter(activations.values())).shape[0]
+        share = jnp.linspace(0, 1, count)
+
+        def one(share: Array, image: Activations) -> Array:
+            alone = jax.tree.map(lambda leaf: leaf[None], image)
+            return (1 - share) * self.first(alone) + share * self.second(alone)
+
+        return jax.vmap(one)(share, dict(activations)).mean()
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        self.first.check(shapes, classes)
+        self.second.check(shapes, classes)
+        _ = self.batch_shape
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        pair = np.broadcast_arrays(self.first.titles(classes), self.second.titles(classes))
+        return np.asarray(np.frompyfunc(lambda a, b: f"{a} to {b}", 2, 1)(*pair), object)
+
+    def identities(self) -> np.ndarray | None:
+        return self.first.identities()
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        try:
+            return np.broadcast_shapes(self.first.batch_shape, self.second.batch_shape)
+        except ValueError:
+            raise ValueError(
+                "objective: as many members at both ends (or one) were expected, given "
+                f"{self.first.batch_shape} and {self.second.batch_shape}"
+            ) from None
+
+    def broadcast(self, count: int) -> Objective:
+        return Interpolation(self.first.broadcast(count), self.second.broadcast(count))
+
+
+def interpolate(first: Objective, second: Objective) -> Interpolation:
+    """From one objective to another over the pictures of a group (`facets`).
+
+    Picture i of n climbs (1 − t)·first + t·second with t = i/(n − 1). Add an `alignment` to make
+    neighbours alike.
+
+    Raises:
+      TypeError: naming `first` or `second`, for anything but an objective.
+
+    Example:
+      >>> from rvis.objectives import alignment, channel, interpolate
+      >>> both = interpolate(channel("layer3", 1), channel("layer3", 2)) + alignment("layer2")
+      >>> both.layers
+      ('layer3', 'layer2')
+
+    Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons";
+      tensorflow/lucid, `optvis/objectives.py` (`channel_interpolate`).
+    """
+    for name, given in (("first", first), ("second", second)):
+        if not isinstance(given, Objective):
+            raise TypeError(f"{name}: an objective was expected, given {given!r}")
+    return Interpolation(first, second)
+
+
+@flax.struct.dataclass
+class Function(Objective):
+    """See `function`."""
+
+    call: Callable[..., Array] = flax.struct.field(pytree_node=False)
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    arguments: tuple[PyTree, ...]
+    kind: str = kind_field("Function")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.names
+
+    def __call__(self, activations: Activations) -> Array:
+        return self.call({name: activations[name] for name in self.names}, *self.arguments)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        for name in self.names:
+            checks.choice("layers", name, shapes)
+        group = {name: jax.ShapeDtypeStruct((1, *shapes[name]), jnp.float32) for name in self.names}
+        found = jax.eval_shape(lambda seen: self.call(seen, *self.arguments), group)
+        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(
+                f"call: a floating-point scalar was expected of {self._name()}, given {found}"
+            )
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        return np.asarray(self._name(), object)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def broadcast(self, count: int) -> Objective:
+        arguments = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))), self.arguments
+        )
+        return Function(self.call, self.names, arguments)
+
+    def _name(self) -> str:
+        return getattr(self.call, "__name__", repr(self.call))
+
+
+def function(
+    call: Callable[..., Array], layers: str | Iterable[str], *arguments: PyTree
+) -> Function:
+    """Any function of activations as an objective.
+
+    Args:
+      call: `call({layer: (n, ...)}, *arguments) -> scalar`, to be maximised; traceable. Compiled
+        programs are shared by the function object, so define it once, at module level.
+      layers: the layers it reads.
+      *arguments: pytrees of numbers that are traced, so that changing them compiles nothing.
+
+    Raises:
+      TypeError: naming `call`, if it cannot be called.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis.objectives import function
+      >>> def contrast(seen, strength):
+      ...     return strength * seen["conv1"].std()
+      >>> float(function(contrast, "conv1", 2.0)({"conv1": jnp.array([0.0, 1.0])}))
+      1.0
+    """
+    if not callable(call):
+        raise TypeError(f"call: a function of activations was expected, given {call!r}")
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    leaves = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), arguments)
+    return Function(call, names, leaves)
+
+
+def gram_cosine(activations: ArrayLike) -> Array:
+    """The mean cosine between the Gram matrices of different pictures: 1 where all are alike.
+
+    Args:
+      activations: (n, h, w, C) with n of at least 2.
+
+    Raises:
+      ValueError: naming `activations`, of another rank or with fewer pictures.
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis.objectives import gram_cosine
+      >>> float(gram_cosine(np.eye(2)[:, None, None, :]))
+      0.0
+    """
+    x: Any = jnp.asarray(activations, jnp.float32)
+    if x.ndim < 2 or x.shape[0] < 2:
+        raise ValueError(
+            f"activations: (n, h, w, C) of two or more pictures were expected, given {x.shape}"
+        )
+    return _cosines(x).sum() / (x.shape[0] * (x.shape[0] - 1))

@@ -1,0 +1,174 @@
+"""Feature visualization: the picture that raises an objective most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import core, images, objectives, projections
+from rvis.images import Parameterization
+from rvis.iterates import IterateMap
+from rvis.objectives import Objective
+from rvis.optimizers import Optimizer
+from rvis.receptive import receptive_field
+from rvis.results import Result
+from rvis.transforms import Transform
+from rvis.types import Array, ArrayLike, KeyLike, Model
+from rvis.visualize.plan import encoded, make_plan, shown_shape
+
+
+def visualize(
+    model: Model,
+    objective: Objective,
+    *,
+    key: KeyLike = 0,
+    size: int | tuple[int, int] | str | None = None,
+    steps: int = 512,
+    image: str | Parameterization = "fourier",
+    start: ArrayLike | None = None,
+    transforms: Sequence[Transform] | None = None,
+    regularizers: Sequence[Callable[[Array], Array]] = (),
+    maps: Sequence[IterateMap] = (),
+    optimizer: Optimizer | None = None,
+    facets: int = 1,
+    snapshots: Sequence[int] = (),
+    chunk: int | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Result:
+    """Pictures that maximise an objective, by gradient ascent on the input.
+
+    The defaults are lucid's: a Fourier image with decorrelated colours, Adam at .05, 512 steps,
+    random padding, jitter, scaling and rotation, and ReLUs that let a blocked gradient through for
+    the first 16 steps. On a robust network none of it is needed:
+    `image="pixel", transforms=(), optimizer=rvis.optimizers.steepest(0.5), steps=60`.
+
+    Args:
+      model: any model.
+      objective: one or many (`channel("layer3", range(64))` is 64).
+      key: an int seed or a typed key. Member i uses `fold_in(key, unit)`, or its position where it
+        has no unit number, so that a unit's picture is the same alone and in a sweep.
+      size: height and width in pixels, or one number for both; the model's own by default.
+        "receptive_field" is exactly what a unit of the layer can see (`rvis.receptive`); a neuron
+        without a position is then the one whose field is the picture.
+      steps: gradient steps.
+      image: a name of `rvis.images.KINDS` ("fourier", "pixel" …) or a parameterization. The
+        pictures of "rgba" and "maco" have their transparency as a last channel.
+      start: an image (H, W, C) to start from instead of noise, or one for each member.
+      transforms: random transformations between image and model; `transforms.lucid(size)` by
+        default, none if empty.
+      regularizers: penalties on the image, each subtracted.
+      maps: what each step does to the image after it has climbed, see `rvis.iterates`.
+      optimizer: of `rvis.optimizers`; `adam(0.05)` by default.
+      facets: pictures for each objective, optimized together from different noise.
+      snapshots: steps after which to keep the pictures, 0 for the start.
+      chunk: objectives at once; bounds memory, never changes pictures.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      progress: a bar on a terminal.
+
+    Returns:
+      A Result whose `images` are (m, facets, H, W, C), without the first axis for a single
+      objective and without the second for a single facet.
+
+    Raises:
+      ValueError, TypeError: naming the argument: a misspelt layer, a unit out of range, a size the
+        model cannot take, images outside [0, 1]; before anything is compiled.
+      FloatingPointError: if a score becomes NaN.
+
+    Example:
+      >>> import rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> result = rvis.visualize(model, rvis.objectives.logit([3, 8]), steps=8)
+      >>> result.images.shape
+      (2, 28, 28, 1)
+
+    Reference: Olah, Mordvintsev & Schubert 2017, Feature Visualization (distill);
+      tensorflow/lucid, `optvis/render.py`.
+    """
+    if not isinstance(objective, Objective):
+        objectives.check(objective, model, model.input_shape)
+    plan = make_plan(
+        model,
+        objective.layers,
+        key=key,
+        size=size,
+        steps=steps,
+        image=image,
+        start=start,
+        transforms=transforms,
+        regularizers=regularizers,
+        maps=maps,
+        optimizer=optimizer,
+        facets=facets,
+        snapshots=snapshots,
+        chunk=chunk,
+    )
+    spec = plan.algorithm.image
+    if size == "receptive_field":
+        objective = _centred(objective, model, spec.shape[:2])
+    objectives.check(objective, model, shown_shape(spec))
+    batch = objective.batch_shape
+    count = batch[0] if batch else 1
+    if count == 0:
+        raise ValueError("objective: at least one unit was expected, given none")
+    position = None if plan.start is None else encoded(plan.start, spec, count, facets)
+    constraint = projections.Box() if isinstance(spec, images.Pixel) else None
+    problem = core.Problem(objective, plan.penalties, constraint).broadcast(count)
+    identities = objective.identities()
+    numbers = np.arange(count) if identities is None else np.broadcast_to(identities, (count,))
+    keys = jax.vmap(lambda number: jax.random.fold_in(plan.key, number))(jnp.asarray(numbers))
+    labels = np.broadcast_to(objective.titles(model.classes), batch)
+    parts = []
+    scores = np.empty((count, steps), np.float32)
+    for outcome in core.drive(
+        plan.algorithm,
+        keys,
+        model,
+        problem,
+        steps=steps,
+        position=position,
+        snapshots=plan.snapshots,
+        width=core.width_for(spec.shape, facets),
+        chunk=chunk,
+        checkpoint=checkpoint,
+        progress=progress,
+        label=model.name,
+    ):
+        scores[outcome.rows.start : outcome.rows.stop] = outcome.info.score
+        parts.append((outcome.images, outcome.snapshots))
+    pictures = np.concatenate([part for part, _ in parts])
+    kept = {step: np.concatenate([s[step] for _, s in parts]) for step in plan.snapshots}
+    dead = (scores.max(1) == scores.min(1)) & (steps > 1)
+
+    def shaped(array: np.ndarray, rest: int) -> np.ndarray:
+        """Without the axes of a single objective and a single facet."""
+        lead = array.shape[: array.ndim - rest]
+        keep = (*batch, *((facets,) if len(lead) > 1 and facets > 1 else ()))
+        return array.reshape((*keep, *array.shape[array.ndim - rest :]))
+
+    return Result(
+        shaped(pictures, 3),
+        shaped(scores, 1),
+        labels[..., None] if facets > 1 else labels,
+        {step: shaped(stage, 3) for step, stage in kept.items()},
+        shaped(dead, 0),
+        plan.describe(model, objective, function="visualize"),
+    )
+
+
+def _centred(objective: Objective, model: Model, size: tuple[int, int]) -> Objective:
+    """A neuron without a position put where its field is a picture of its field's size."""
+    if not isinstance(objective, objectives.Neuron) or objective.position is not None:
+        return objective
+    field = receptive_field(model, objective.layer, size=size)
+    if not any(field.stride):
+        return objective
+    place = [
+        min(range(len(spans)), key=lambda i: (abs(spans[i][0] + spans[i][1] - length), i))
+        for spans, length in zip((field.rows, field.columns), size, strict=True)
+    ]
+    return objectives.neuron(objective.layer, objective.unit, np.asarray(place))

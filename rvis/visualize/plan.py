@@ -1,0 +1,222 @@
+"""What a visualization is asked for, checked before anything compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checkpoints, checks, core, images, transforms
+from rvis.images import Parameterization
+from rvis.iterates import IterateMap
+from rvis.objectives import Objective
+from rvis.optimizers import Optimizer, adam
+from rvis.receptive import receptive_field
+from rvis.results import describe
+from rvis.transforms import Transform
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+
+_KINDS = getattr(images, "KINDS", ("pixel", "fourier"))
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that `visualize` and `sweep` share."""
+
+    key: KeyLike
+    size: int | tuple[int, int] | str | None
+    steps: int
+    image: str | Parameterization
+    start: ArrayLike | None
+    transforms: Sequence[Transform] | None
+    regularizers: Sequence[Callable[[Array], Array]]
+    maps: Sequence[IterateMap]
+    optimizer: Optimizer | None
+    facets: int
+    snapshots: Sequence[int]
+    chunk: int | None
+    progress: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The checked options of a visualization."""
+
+    algorithm: core.Ascent
+    penalties: tuple[Callable[[Array], Array], ...]
+    key: Array
+    steps: int
+    start: Array | None
+    snapshots: tuple[int, ...]
+
+    def fingerprint(self, model: Model, layer: str) -> str:
+        """Of all that a unit's picture depends on; neither chunks nor progress are among it."""
+        parts = (self.algorithm, self.penalties, self.key, self.steps, self.start, self.snapshots)
+        return checkpoints.fingerprint(
+            parts, model.params, checkpoints.stable(model.apply), layer, jax.default_backend()
+        )
+
+    def describe(self, model: Model, objective: Objective, *, function: str) -> dict[str, Any]:
+        """What a result says of how it was made."""
+        return describe(
+            function=function,
+            model=model.name,
+            objective=objective,
+            key=self.key,
+            size=self.algorithm.image.shape[:2],
+            steps=self.steps,
+            image=self.algorithm.image,
+            start=self.start,
+            transforms=self.algorithm.views,
+            regularizers=self.penalties,
+            maps=self.algorithm.maps,
+            optimizer=self.algorithm.optimizer,
+            facets=self.algorithm.facets,
+            snapshots=self.snapshots,
+        )
+
+
+def make_plan(
+    model: Model,
+    layers: Sequence[str],
+    *,
+    key: KeyLike = 0,
+    size: int | tuple[int, int] | str | None = None,
+    steps: int = 512,
+    image: str | Parameterization = "fourier",
+    start: ArrayLike | None = None,
+    transforms: Sequence[Transform] | None = None,
+    regularizers: Sequence[Callable[[Array], Array]] = (),
+    maps: Sequence[IterateMap] = (),
+    optimizer: Optimizer | None = None,
+    facets: int = 1,
+    snapshots: Sequence[int] = (),
+    chunk: int | None = None,
+    progress: bool = True,
+) -> Plan:
+    """The options of a visualization of these layers; refuses what cannot be."""
+    del progress
+    checks.count("steps", steps)
+    checks.count("facets", facets)
+    if chunk is not None:
+        checks.count("chunk", chunk)
+    for step in snapshots:
+        if checks.count("snapshots", step, low=0) > steps:
+            raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
+    spec = _image(model, image, _pair(model, layers, size))
+    algorithm = core.Ascent(
+        image=spec,
+        optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
+        views=_views(transforms, spec.shape),
+        facets=facets,
+        # A network that applies its own ReLUs keeps them closed.
+        woken=16 if getattr(model.apply, "takes_relu", True) else 0,
+        maps=_maps(maps),
+    )
+    return Plan(
+        algorithm,
+        _penalties(regularizers),
+        as_key(key),
+        steps,
+        None if start is None else checks.images("start", start, shape=spec.shape),
+        tuple(sorted(set(snapshots))),
+    )
+
+
+def _pair(
+    model: Model, layers: Sequence[str], size: int | tuple[int, int] | str | None
+) -> tuple[int, int] | None:
+    """Height and width, where they are not left to the model or the parameterization."""
+    if isinstance(size, str):
+        checks.choice("size", size, ("receptive_field",))
+        if len(layers) != 1:
+            raise ValueError(
+                "size: the receptive field of one layer was expected, given an objective of "
+                f"{', '.join(layers)}"
+            )
+        return receptive_field(model, layers[0]).size
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
+    return checks.count("size", pair[0]), checks.count("size", pair[1])
+
+
+def _image(
+    model: Model, image: str | Parameterization, pair: tuple[int, int] | None
+) -> Parameterization:
+    if isinstance(image, str):
+        checks.choice("image", image, _KINDS)
+        height, width = model.input_shape[:2] if pair is None else pair
+        return images.named(image, (height, width, model.input_shape[2]))
+    if not hasattr(image, "decode"):
+        raise TypeError(
+            f"image: {', '.join(map(repr, _KINDS))} or a parameterization was expected, "
+            f"given {image!r}"
+        )
+    shown = shown_shape(image)
+    if shown[2] != model.input_shape[2]:
+        raise ValueError(
+            f"image: {model.input_shape[2]} channels were expected by {model.name}, given "
+            f"{shown[2]}"
+        )
+    if pair is not None and shown[:2] != pair:
+        raise ValueError(f"size: {shown[:2]} is the image's own, given {pair}")
+    return image
+
+
+def shown_shape(image: Parameterization) -> tuple[int, int, int]:
+    """(H, W, C) of what the model is shown: the picture, or what is composed of it."""
+    compose = getattr(image, "composite", None)
+    if compose is None:
+        return image.shape
+    picture = jax.ShapeDtypeStruct(image.shape, jnp.float32)
+    return jax.eval_shape(compose, jax.random.key(0), picture).shape
+
+
+def _views(given: Sequence[Transform] | None, shape: tuple[int, int, int]) -> tuple[Transform, ...]:
+    if given is None:
+        return transforms.lucid(min(shape[:2]))
+    if isinstance(given, str) or not all(hasattr(view, "__dataclass_fields__") for view in given):
+        raise TypeError(f"transforms: a list of rvis.transforms was expected, given {given!r}")
+    return tuple(given)
+
+
+def _optimizer(given: Any) -> Optimizer:
+    if not isinstance(given, Optimizer):
+        raise TypeError(
+            f"optimizer: one of rvis.optimizers, such as adam(0.05), was expected, given {given!r}"
+        )
+    return given
+
+
+def _penalties(given: Sequence[Callable[[Array], Array]]) -> tuple[Callable[[Array], Array], ...]:
+    single = callable(given) or not isinstance(given, Iterable)
+    # A plain function is a leaf, which no compiled program takes.
+    if single or not all(map(dataclasses.is_dataclass, given)):
+        raise TypeError(
+            "regularizers: a list of rvis.regularizers, or of pytrees like them "
+            f"(flax.struct.dataclass) was expected, given {given!r}"
+        )
+    return tuple(given)
+
+
+def _maps(given: Sequence[IterateMap]) -> tuple[IterateMap, ...]:
+    if callable(given) or not all(map(dataclasses.is_dataclass, given)):
+        raise TypeError(f"maps: a list of rvis.iterates was expected, given {given!r}")
+    return tuple(given)
+
+
+def encoded(start: Array, spec: Parameterization, count: int, facets: int) -> Any:
+    """Positions (count, facets, ...) that decode to `start`, one image or `count` of them."""
+    if start.shape[0] not in (1, count):
+        raise ValueError(
+            f"start: one image, or one for each of {count} objectives was expected, given "
+            f"{start.shape[0]}"
+        )
+    whole = jnp.broadcast_to(start[:, None], (count, facets, *spec.shape))
+    return jax.vmap(jax.vmap(spec.encode))(whole)

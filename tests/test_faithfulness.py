@@ -1,0 +1,71 @@
+"""The judgement of pictures, on models whose activations are the pixels themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rvis
+from rvis import objectives
+from tests import toys
+
+MODEL = toys.linear(np.eye(4)[:, :2], (2, 2, 1))
+LEVELS = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+REAL = np.tile(LEVELS[:, None, None, None], (1, 2, 2, 1))
+
+
+def test_the_percentile_is_the_share_of_lower_images():
+    pictures = np.full((2, 2, 2, 1), 0.35, np.float32)
+    pictures[1] = 0.15
+    found = rvis.faithfulness(MODEL, objectives.channel("out", [0, 1]), pictures, REAL, batch=3)
+    assert found.percentile.tolist() == [75, 25]
+    np.testing.assert_allclose(found.activation, [0.35, 0.15], rtol=1e-6)
+
+
+def test_the_rank_counts_units_raised_further():
+    picture = np.array([0.5, 0.9, 0, 0], np.float32).reshape(1, 2, 2, 1)
+    found = [
+        rvis.faithfulness(MODEL, objectives.neuron("out", unit), picture, REAL).rank[0]
+        for unit in (0, 1)
+    ]
+    assert found == [2, 1]
+
+
+def test_an_objective_of_no_unit_has_no_rank():
+    found = rvis.faithfulness(MODEL, objectives.layer("out"), REAL[:1], REAL)
+    assert found.rank.tolist() == [0]
+    assert np.isnan(found.transfer).all()
+
+
+def test_transfer_finds_the_counterpart_in_a_network_with_its_units_in_another_order():
+    rng = np.random.default_rng(0)
+    real = rng.uniform(size=(50, 2, 2, 1)).astype(np.float32)
+    other = toys.linear(np.eye(4)[:, [3, 1, 0]], (2, 2, 1))
+    picture = np.ones((1, 2, 2, 1), np.float32)
+    found = rvis.faithfulness(MODEL, objectives.channel("out", [0]), picture, real, other=other)
+    assert found.counterpart.tolist() == [2]
+    np.testing.assert_allclose(found.correlation, 1, rtol=1e-5)
+    assert found.transfer.tolist() == [100]
+
+
+def test_classes_are_their_own_counterparts():
+    other = toys.linear(np.eye(4)[:, [1, 0]], (2, 2, 1))
+    found = rvis.faithfulness(MODEL, objectives.logit([1]), REAL[3:], REAL, other=other)
+    assert found.counterpart.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pictures": REAL[:3]}, "pictures: one for each of"),
+        ({"real": 255 * REAL}, r"real: values in \[0, 1\]"),
+        ({"objective": objectives.channel("uot", [0])}, "layer: unknown 'uot'"),
+        ({"objective": objectives.layer("out"), "other": MODEL}, "other: objectives of single"),
+        ({"batch": 0}, "batch: at least 1"),
+    ],
+)
+def test_refused(change, message):
+    arguments = {"objective": objectives.channel("out", [0, 1]), "pictures": REAL[:2], "real": REAL}
+    arguments |= change
+    with pytest.raises(ValueError, match=message):
+        rvis.faithfulness(MODEL, **arguments)

@@ -1,0 +1,162 @@
+"""Sweeps across kills, devices and processes, and the folder that they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import rvis
+from rvis import reports
+from tests import toys
+
+ROOT = pathlib.Path(__file__).parents[1]
+MODEL = toys.pointwise(width=12)
+QUICK = {"steps": 6, "progress": False}
+
+CHILD = """
+import sys, jax
+{before}
+from tests import toys
+import rvis
+result = rvis.sweep(toys.pointwise(width=12), "relu", out=sys.argv[1], steps={steps}, progress=False)
+print(jax.device_count(), jax.process_count(), result.images.shape)
+"""
+
+
+def start(folder, *, before="", steps=6, flags=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(before=before, steps=steps), str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(child):
+    out, error = child.communicate(timeout=240)
+    assert child.returncode == 0, error
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return rvis.sweep(MODEL, "relu", **QUICK).images
+
+
+def test_eight_devices_give_the_same_pictures(tmp_path, whole):
+    said = finish(start(tmp_path, flags="--xla_force_host_platform_device_count=8"))
+    assert said.split()[0] == "8"
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole)
+
+
+def test_two_processes_give_the_same_pictures(tmp_path, whole):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    join = "jax.distributed.initialize('127.0.0.1:{}', num_processes=2, process_id={})"
+    children = [start(tmp_path, before=join.format(port, i)) for i in range(2)]
+    for child in children:
+        assert finish(child).splitlines()[-1].split()[1] == "2"
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole)
+
+
+def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path):
+    unbroken = rvis.sweep(MODEL, "relu", steps=4096, progress=False)
+    child = start(tmp_path, steps=4096)
+    units = tmp_path / "units"
+    limit = time.monotonic() + 200
+    while not (units.is_dir() and any(units.glob("*.npz"))) and time.monotonic() < limit:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    finished = len(list(units.glob("*.npz")))
+    assert 0 < finished < 12
+    resumed = rvis.sweep(MODEL, "relu", out=tmp_path, steps=4096, progress=False)
+    np.testing.assert_array_equal(resumed.images, unbroken.images)
+    np.testing.assert_array_equal(resumed.scores, unbroken.scores)
+
+
+def test_the_folder_of_a_finished_sweep(tmp_path):
+    result = rvis.sweep(MODEL, "relu", [3, 1], out=tmp_path, **QUICK)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["images.npy", "index.html", "spritemap.png", "sweep.json", "units"]
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), result.images)
+    assert isinstance(result.images, np.memmap)
+    page = (tmp_path / "index.html").read_text()
+    assert page.index("units/unit00003.png") < page.index("units/unit00001.png")
+    assert json.loads((tmp_path / "sweep.json").read_text())["steps"] == 6
+    with PIL.Image.open(tmp_path / "units" / "unit00003.png") as picture:
+        expected = np.floor(255 * result.images[0] + 0.5)
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+
+
+def test_facets_and_neurons_have_sheets_too(tmp_path):
+    result = rvis.sweep(MODEL, "relu", [0, 1], kind="neuron", facets=3, out=tmp_path, **QUICK)
+    assert result.images.shape == (2, 3, *MODEL.input_shape)
+    direct = rvis.visualize(MODEL, rvis.objectives.neuron("relu", [0, 1]), facets=3, **QUICK)
+    np.testing.assert_array_equal(result.images, direct.images)
+    assert result.show().size[0] > 0
+
+
+def test_dead_units_are_marked(tmp_path):
+    closed = toys.pointwise(bias=-100.0)
+    result = rvis.sweep(closed, "relu", [0, 1], out=tmp_path, **QUICK)
+    assert result.dead.all()
+    assert (tmp_path / "index.html").read_text().count('class="tile dead"') == 2
+
+
+def test_the_page_escapes_what_it_shows(tmp_path):
+    entry = reports.Entry('<b>&"</script>', "a.png", np.arange(3.0), figures={"<i>": "</script>"})
+    path = reports.layer_page(tmp_path / "p.html", [entry], title="<x>", about={"k": "<y>"})
+    page = path.read_text()
+    assert "<b>" not in page and "<x>" not in page and "<y>" not in page
+    assert page.count("</script>") == 2
+
+
+def test_the_page_works_in_a_browser(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+    shown = subprocess.run(
+        [browser, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+        + ["--virtual-time-budget=2000", (tmp_path / "index.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    detail = shown[shown.index("<aside") : shown.index("</aside>")]
+    assert "<h2>relu:0</h2>" in detail and 'src="units/unit00000.png"' in detail
+    assert "<polyline" in detail and "6 steps" in detail
+    assert shown.count('aria-pressed="true"') == 1 + shown.count('[aria-pressed="true"]')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("p.txt", [reports.Entry("a", "a.png", np.zeros(1))]), r"path: a name ending in \.html"),
+        (("p.html", []), "entries: at least one"),
+    ],
+)
+def test_pages_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reports.layer_page(tmp_path / arguments[0], arguments[1], title="", about={})
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind: unknown 'chanel'; did you mean 'channel'"):
+        rvis.sweep(MODEL, "relu", kind="chanel")
