@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
 
 from rvis import checks, objectives
+from rvis.data import Dataset
 from rvis.objectives import Objective
 from rvis.taps import record
 from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
+
+_Batches = Callable[[slice], ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +47,7 @@ def faithfulness(
     model: Model,
     objective: Objective,
     pictures: ArrayLike,
-    real: ArrayLike,
+    real: ArrayLike | Dataset,
     *,
     other: Model | None = None,
     batch: int = 100,
@@ -54,7 +58,7 @@ def faithfulness(
       model: any model.
       objective: m objectives of one layer, or one.
       pictures: (m, H, W, C) in [0, 1], one for each objective.
-      real: (n, H, W, C) in [0, 1], images to compare with.
+      real: images to compare with, (n, H, W, C) in [0, 1] or a data set.
       other: another network, or the same trained from another seed, with the layer's name.
       batch: real images at once; bounds memory. n scores are kept for every unit of the layer.
 
@@ -75,7 +79,13 @@ def faithfulness(
       (True, True)
     """
     shown = checks.images("pictures", pictures, channels=model.input_shape[2])
-    others = checks.images("real", real, channels=model.input_shape[2])
+    others: _Batches
+    if isinstance(real, Dataset):
+        total, others = len(real), lambda rows: real.floats(np.arange(len(real))[rows])
+        checks.images("real", others(slice(0, 1)), channels=model.input_shape[2])
+    else:
+        given = checks.images("real", real, channels=model.input_shape[2])
+        total, others = len(given), given.__getitem__
     checks.count("batch", batch)
     count, height, width, channels = shown.shape
     shape = (height, width, channels)
@@ -95,9 +105,8 @@ def faithfulness(
     own = np.arange(count)
     if family is not None:
         own = np.broadcast_to(np.asarray(objective.identities()), (count,))
-    on_pictures, on_real = (
-        _scores(model, many, members, images, batch) for images in (shown, others)
-    )
+    sets = ((shown.__getitem__, count), (others, total))
+    on_pictures, on_real = (_scores(model, many, members, *images, batch) for images in sets)
     chosen = on_pictures[own, np.arange(count)]
     rank = np.zeros(count, int)
     if family is not None:
@@ -112,7 +121,7 @@ def faithfulness(
         assert there is not None
         objectives.check(there, other, shape)
         theirs, seen = (
-            _scores(other, there, there.batch_shape[0], images, batch) for images in (shown, others)
+            _scores(other, there, there.batch_shape[0], *images, batch) for images in sets
         )
         if objective.layers == (LOGITS,):
             counterpart, correlation = own, np.ones(count)
@@ -139,10 +148,15 @@ def _each(activations: dict[str, Array], many: Objective, count: int) -> Array:
     return jax.vmap(all_images, axis_size=count)(many)
 
 
-def _scores(model: Model, many: Objective, count: int, images: Array, batch: int) -> np.ndarray:
+def _scores(
+    model: Model, many: Objective, count: int, images: _Batches, total: int, batch: int
+) -> np.ndarray:
+    """(count, total) scores of images that are looked at batch by batch."""
     parts = [
-        np.asarray(_each(record(model, images[first : first + batch], many.layers), many, count))
-        for first in range(0, len(images), batch)
+        np.asarray(
+            _each(record(model, images(slice(first, first + batch)), many.layers), many, count)
+        )
+        for first in range(0, total, batch)
     ]
     return np.concatenate(parts, 1)
 

@@ -25,7 +25,7 @@ class Entry:
       scores: the objective over the steps.
       dead: whether it never moved.
       figures: {name: value} in the order of display.
-      examples: places of pictures of real images that excite it, strongest first.
+      examples: place of a picture of the real images that excite it most; empty for none.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Entry:
     scores: np.ndarray
     dead: bool = False
     figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    examples: Sequence[str] = ()
+    examples: str = ""
 
 
 def layer_page(
@@ -71,7 +71,7 @@ def layer_page(
             "curve": _curve(np.asarray(entry.scores, float)),
             "dead": bool(entry.dead),
             "figures": list(entry.figures.items()),
-            "examples": list(entry.examples),
+            "examples": entry.examples,
         }
         for entry in entries
     ]

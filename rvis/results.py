@@ -55,8 +55,8 @@ class Result:
             for label, dead in zip(self._flat_labels(), self._flat_dead(), strict=True)
         ]
         if not self.snapshots:
-            return plots.grid(self._flat(self.images), titles=titles)
-        stages = [self._flat(images) for images in self.snapshots.values()]
+            return plots.grid(self._shown(self.images), titles=titles)
+        stages = [self._shown(images) for images in self.snapshots.values()]
         return plots.grid(
             np.stack(stages, 1),
             titles=[f"step {step}" for step in self.snapshots],
@@ -97,6 +97,16 @@ class Result:
         }
         files.write_json(place / "result.json", card)
         return place
+
+    def _shown(self, images: np.ndarray) -> np.ndarray:
+        """The pictures, with a cross in the place of those that mean nothing."""
+        height, width, channels = images.shape[-3:]
+        rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+        thick = 3 / min(height, width)
+        crossed = (np.abs(rows - columns) < thick) | (np.abs(rows + columns) < thick)
+        cross = np.repeat(np.where(crossed, 0.3, 0.7)[..., None], channels, -1)
+        dead = self._flat_dead()[:, None, None, None]
+        return np.where(dead, cross.astype(np.float32), self._flat(images))
 
     def _flat(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(-1, *images.shape[-3:])

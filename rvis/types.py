@@ -18,7 +18,7 @@ Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
 PyTree = Any
 Units = ArrayLike | Sequence[int]
-"""One unit number, or many."""
+"""One number of a unit (or of a row and a column), or many."""
 KeyLike = jax.Array | int
 """A typed PRNG key (`jax.random.key(0)`) or an int seed."""
 

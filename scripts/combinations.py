@@ -21,6 +21,7 @@ import rvis
 from rvis import core, images, objectives
 from rvis.objectives import Objective
 from rvis.types import Model
+from rvis.visualize import Options
 
 UNITS = (1, 2)
 
@@ -63,6 +64,11 @@ def table(model: Model, layer: str) -> dict[str, Callable[[int], Objective]]:
     }
 
 
+def programs() -> int:
+    """How many programs the runner has compiled so far."""
+    return core.run._cache_size()  # type: ignore[attr-defined]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Draws, counts and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -80,20 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
             model = rvis.load(name)
         except ValueError:
             model = rvis.load(name, weights="random")
-            model = model.replace(input_shape=(a.size, a.size, model.input_shape[2]))
+            model = model.replace(  # type: ignore[attr-defined]
+                input_shape=(a.size, a.size, model.input_shape[2])
+            )
         layer = {"inceptionv1": "mixed4a", "mnist_cnn": "conv2"}.get(name, "layer2")
         makers = table(model, layer)
         for image in a.images:
             climbed, compiled = {1: 0, 4: 0}, 0
             for title, make in makers.items():
                 for facets in climbed:
-                    options = {"steps": a.steps, "facets": facets, "image": image}
+                    options: Options = {"steps": a.steps, "facets": facets, "image": image}
+                    options["progress"] = False
                     before = 0
                     for i, unit in enumerate(UNITS):
-                        result = rvis.visualize(model, make(unit), progress=False, **options)
+                        result = rvis.visualize(model, make(unit), **options)
                         if i == 0:
-                            before = core.run._cache_size()
-                    compiled += core.run._cache_size() - before
+                            before = programs()
+                    compiled += programs() - before
                     ends = result.scores[-4:].mean() - result.scores[:4].mean()
                     climbed[facets] += bool(ends > 0)
                     if ends <= 0:

@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--model", default="cifar10_resnet_robust")
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--layer", nargs="+", default=["layer4"], help="layer4 by default")
-    p.add_argument("--side", type=int, help="pixels of the longer side; the picture's own if absent")
+    p.add_argument(
+        "--side", type=int, help="pixels of the longer side; the picture's own if absent"
+    )
     p.add_argument("--guide", type=Path, help="a picture whose features are to be dreamt")
     p.add_argument("--octaves", type=int, default=4)
     p.add_argument("--scale", type=float, default=1.4)
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
                 written.append(a.out / f"{name}.webp")
                 films.film([plots.to_pil(frame) for frame in frames], written[-1])
                 continue
-            state = a.out / "state" / layer
+            state = a.out / f"state_{layer}"
             result = rvis.deepdream(model, photo, layer, checkpoint=state, **options)
             written.append(a.out / f"{name}.png")
             plots.save(plots.to_pil(np.asarray(result.images)), written[-1])

@@ -4,7 +4,10 @@ Command:  python scripts/visualize.py
           python scripts/visualize.py MODEL LAYER [--units 0 1 2 …] [--out FOLDER]
 Time:     without arguments under two minutes on two cores: channels and classes of the two shipped
           CIFAR-10 networks, standard beside robust. With a model, some seconds a unit.
-Prints:   where the pictures are, and which units never moved. `grid.png` is the labelled sheet.
+Prints:   where the pictures are, and which units never moved. Of a layer, `index.html` is a page to
+          browse it by and `spritemap.png` the labelled sheet; with --snapshots or --diversity
+          `grid.png`, and `film.webp` the snapshots as a film. An interrupted command goes on where
+          it stopped.
 MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs
 `--weights`); LAYER a name of `model.layers`, or "logits" for the classes.
 """
@@ -12,14 +15,13 @@ MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an arc
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 
 import rvis
-from rvis import objectives, optimizers, plots
+from rvis import films, objectives, optimizers, plots
 from rvis.visualize import Options
 
 LUCID: Options = {"steps": 96}
@@ -71,21 +73,31 @@ def one_layer(a: argparse.Namespace) -> list[Path]:
     options: Options = PLAIN.copy() if a.plain else {}
     if a.steps is not None:
         options["steps"] = a.steps
-    options |= {"size": a.size, "key": a.seed, "progress": not a.quiet, "facets": a.facets}
-    if a.neuron or a.snapshots:
-        options["snapshots"] = a.snapshots
-        shapes = rvis.layer_shapes(model)
-        rvis.checks.choice("layer", a.layer, shapes)
-        units = np.arange(shapes[a.layer][-1]) if a.units is None else np.asarray(a.units)
-        kind = objectives.neuron if a.neuron else objectives.channel
-        result = rvis.visualize(model, kind(a.layer, units), checkpoint=a.out / "state", **options)
-    else:
-        result = rvis.sweep(model, a.layer, a.units, out=a.out / "units", **options)
+    options |= {"key": a.seed, "progress": not a.quiet, "facets": a.facets}
+    options["size"] = int(a.size) if a.size is not None and a.size.isdigit() else a.size
+    if a.image is not None:
+        options["image"] = a.image
+    kind = "neuron" if a.neuron else "channel"
+    if not (a.snapshots or a.diversity):
+        report(rvis.sweep(model, a.layer, a.units, kind=kind, out=a.out, **options))
+        return [a.out / "index.html", a.out / "spritemap.png"]
+    options["snapshots"] = a.snapshots
+    shapes = rvis.layer_shapes(model)
+    rvis.checks.choice("layer", a.layer, shapes)
+    units = np.arange(shapes[a.layer][-1]) if a.units is None else np.asarray(a.units)
+    make = objectives.neuron if a.neuron else objectives.channel
+    objective: objectives.Objective = make(a.layer, units)
+    if a.diversity:
+        objective = objective + a.diversity * objectives.diversity(a.layer)
+    result = rvis.visualize(model, objective, checkpoint=a.out / "state", **options)
     result.save(a.out)
-    # Only an unfinished sweep needs its parts.
-    shutil.rmtree(a.out / "units", ignore_errors=True)
     report(result)
-    return [a.out / "grid.png"]
+    written = [a.out / "grid.png"]
+    if a.snapshots:
+        written.append(a.out / "film.webp")
+        frames = [images.reshape(-1, *images.shape[-3:]) for images in result.snapshots.values()]
+        films.film([plots.grid(images) for images in frames], written[-1], rate=4)
+    return written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,8 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--neuron", action="store_true", help="the centre neuron instead of the channel")
     p.add_argument("--plain", action="store_true", help="no regularizer: for robust networks")
     p.add_argument("--steps", type=int, help="512 by default, 60 with --plain")
-    p.add_argument("--size", type=int, help="pixels; the model's own by default")
+    p.add_argument("--size", help="pixels, or receptive_field; the model's own by default")
+    p.add_argument("--image", help="a name of rvis.images.KINDS; fourier by default")
     p.add_argument("--facets", type=int, default=1, help="pictures of each unit")
+    p.add_argument("--diversity", type=float, help="weight of the diversity of the facets")
     p.add_argument("--snapshots", type=int, nargs="+", default=[], help="steps to show")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bar")

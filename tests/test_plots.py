@@ -183,6 +183,15 @@ def test_a_saved_picture_reads_back(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(2, "LA"), (4, "RGBA")])
+def test_transparency_is_kept_in_files_and_lies_on_white_in_grids(channels, mode):
+    image = np.zeros((96, 96, channels), np.float32)
+    image[:48, :, -1] = 1.0
+    assert plots.to_pil(image).mode == mode
+    sheet = pixels(plots.spritemap(image[None]))
+    assert (sheet[:48] == 0).all() and (sheet[48:] == 255).all()
+
+
 BATCH = np.zeros((4, 8, 8, 3), np.float32)
 
 
@@ -192,7 +201,7 @@ BATCH = np.zeros((4, 8, 8, 3), np.float32)
         (lambda: plots.grid(BATCH + 1.5), ValueError, r"images: values in \[0, 1\].*1.5"),
         (lambda: plots.grid(BATCH * np.nan), ValueError, "images: .*NaN"),
         (lambda: plots.grid(BATCH.astype(np.uint8)), TypeError, "images: .*uint8; divide by 255"),
-        (lambda: plots.grid(BATCH[..., :2]), ValueError, "images: 1 or 3 channels.*2"),
+        (lambda: plots.grid(np.zeros((1, 8, 8, 5))), ValueError, "images: 1 to 4 channels.*5"),
         (lambda: plots.grid(BATCH[0, 0]), ValueError, r"images: .*\(8, 3\)"),
         (lambda: plots.grid([]), ValueError, "images: .*none at all"),
         (lambda: plots.grid([BATCH[0], BATCH[0, 1:]]), ValueError, r"one shape.*\(7, 8, 3\)"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rvis import regularizers
-from rvis.regularizers import alpha_norm, blur, l1, lp_norm, total_variation
+from rvis.regularizers import alpha_norm, blur, boundary, l1, lp_norm, total_variation
 
 # A right triangle of differences 3 and 4 at the corner, 5 beyond it, in tenths.
 CORNER = [[0.0, 0.3], [0.4, 0.9]]
@@ -32,6 +32,7 @@ BY_HAND = {
     "l500 norm": (lp_norm(1, 500), CORNER, 0.5),
     "alpha 6": (alpha_norm(1), CORNER, 0.5**6 + 0.2**6 + 0.1**6 + 0.4**6),
     "alpha 1": (alpha_norm(1, alpha=1), CORNER, 1.2),
+    "boundary of white": (boundary(1, width=1), np.ones((3, 3)).tolist(), 8 * 0.8 * 0.25),
     # The dot becomes .2, its neighbours .1; at the borders nothing differs, as 0 is repeated.
     "blur of a dot": (blur(1), DOT, (0.8**2 + 8 * 0.1**2) / 2),
     # Rows above and below repeat the row: (1.5·left + 2·middle + 1.5·right) / 5, left again 1.
@@ -47,6 +48,7 @@ PENALTIES = {
     "alpha": alpha_norm(0.7),
     "alpha 1": alpha_norm(0.7, alpha=1),
     "blur": blur(0.7),
+    "boundary": boundary(0.7, width=1),
 }
 penalties = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES.keys())
 SMOOTH = {name: penalty for name, penalty in PENALTIES.items() if name != "blur"}
@@ -70,6 +72,16 @@ def test_channels_are_summed(make, factor):
     one = make(1.0)(grey(CORNER))
     three = make(1.0)(jnp.tile(grey(CORNER), (1, 1, 1, 3)))
     np.testing.assert_allclose(three, factor * one, rtol=1e-6)
+
+
+def test_inside_the_border_nothing_counts():
+    picture = jnp.full((1, 9, 11, 1), 0.5)
+    inside, at_border = picture.at[0, 4, 5].set(1.0), picture.at[0, 0, 5].set(1.0)
+    assert float(boundary(1, width=1)(inside)) == 0
+    # The dot is 1/5 of its row's mean and, repeated beyond the border, 3/5 of its column's: its
+    # blurred value is .5 + .5·.12, and its four neighbours in the border are .06 off theirs.
+    wanted = (0.5 - 0.06) ** 2 + 4 * 0.06**2 + 0.8 * 0.25
+    np.testing.assert_allclose(boundary(1, width=1)(at_border), wanted, rtol=1e-5)
 
 
 @penalties

@@ -33,6 +33,14 @@ def test_snapshots_are_columns():
     assert shown.width > plain.width
 
 
+def test_a_dead_unit_is_crossed_out():
+    shown, plain = (result(dead=np.array(dead)).show() for dead in ([True, False], [False, False]))
+    half = shown.width // 2
+    left, right = ((0, 0, half, shown.height), (half, 0, shown.width, shown.height))
+    assert shown.crop(left).tobytes() != plain.crop(left).tobytes()
+    assert shown.crop(right).tobytes() == plain.crop(right).tobytes()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 import rvis
-from scripts import bench, evaluate, faithfulness, train, visualize
+from scripts import bench, combinations, dream, evaluate, faithfulness, train, visualize
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +68,46 @@ def test_evaluation_tells_a_card_that_is_wrong(trained, digits, tmp_path):
 def test_one_layer(trained, tmp_path, capsys):
     words = f"{trained} conv2 --units 0 5 --steps 4 --quiet --out {tmp_path}"
     assert visualize.main(words.split()) == 0
-    assert capsys.readouterr().out.strip().endswith("grid.png")
-    assert PIL.Image.open(tmp_path / "grid.png").width > 190
-    assert json.loads((tmp_path / "result.json").read_text())["labels"] == ["conv2:0", "conv2:5"]
+    assert "index.html" in capsys.readouterr().out
+    assert PIL.Image.open(tmp_path / "spritemap.png").width > 190
+    page = (tmp_path / "index.html").read_text()
+    assert "conv2:0" in page and "conv2:5" in page
 
 
-@pytest.mark.parametrize("more", [["--neuron"], ["--snapshots", "0", "4"], ["--plain"]])
-def test_one_layer_otherwise(trained, tmp_path, more):
-    words = f"{trained} logits --units 3 --steps 4 --quiet --out {tmp_path}".split()
-    assert visualize.main(words + more) == 0
-    assert (tmp_path / "grid.png").exists()
+@pytest.mark.parametrize(
+    ("more", "made"),
+    [
+        ("logits --neuron", "spritemap.png"),
+        ("logits --snapshots 0 4", "film.webp"),
+        ("logits --plain", "spritemap.png"),
+        ("conv2 --neuron --size receptive_field --facets 2", "spritemap.png"),
+        ("conv2 --facets 2 --diversity 1 --image pixel", "grid.png"),
+    ],
+)
+def test_one_layer_otherwise(trained, tmp_path, more, made):
+    words = f"{trained} {more} --units 3 --steps 4 --quiet --out {tmp_path}".split()
+    assert visualize.main(words) == 0
+    assert (tmp_path / made).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "made"), [("", "dream.png"), ("--frames 2", "dream.webp"), ("--guide", "dream.png")]
+)
+def test_dreams(trained, tmp_path, more, made):
+    photo = tmp_path / "photo.png"
+    PIL.Image.linear_gradient("L").resize((50, 40)).save(photo)
+    words = f"{photo} --model {trained} --layer conv2 --side 30 --octaves 2 --steps 2 --quiet"
+    words += f" --out {tmp_path / 'out'} {more}" + (f" {photo}" if "guide" in more else "")
+    assert dream.main(words.split()) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [made]
+
+
+def test_combinations_prints_a_table(capsys, monkeypatch):
+    monkeypatch.setattr(
+        combinations, "table", lambda *a: {"logit": lambda u: rvis.objectives.logit(u)}
+    )
+    assert combinations.main("--models mnist_cnn --images pixel --steps 8".split()) == 0
+    assert "| mnist_cnn | pixel | 1 of 1 | 1 of 1 | 0 |" in capsys.readouterr().out
 
 
 def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch):
@@ -111,6 +141,7 @@ def test_bench_prints_a_table(capsys):
             "0 to 31 of layer 'conv1' were expected, given 99",
         ),
         (visualize, "resnet50 layer1", "weights"),
+        (dream, "nowhere.png", "nowhere.png"),
         (train, "mnist_cnn nowhere --out out", "nowhere"),
         (evaluate, "mnist_cnn nowhere", "nowhere"),
         (faithfulness, "nowhere", "nowhere"),

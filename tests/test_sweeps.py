@@ -111,6 +111,28 @@ def test_facets_and_neurons_have_sheets_too(tmp_path):
     assert result.show().size[0] > 0
 
 
+def test_real_examples_stand_beside_the_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, *MODEL.input_shape), np.uint8)
+    real = rvis.data.Dataset(images, np.zeros(20, np.int32), ("noise",), "noise")
+    result = rvis.sweep(MODEL, "conv", [2, 5], out=tmp_path, real=real, **QUICK)
+    page = (tmp_path / "index.html").read_text()
+    assert "units/unit00005_real.png" in page and "rank among units" in page
+    activations = rvis.record(MODEL, real.floats(np.arange(20)), "conv")["conv"]
+    first = np.asarray(activations)[..., 5].max((1, 2)).argmax()
+    best = np.unravel_index(np.asarray(activations)[first, ..., 5].argmax(), (6, 8))
+    with PIL.Image.open(tmp_path / "units" / "unit00005_real.png") as sheet:
+        assert sheet.size == (3, 3)
+        assert sheet.getpixel((0, 0)) == tuple(images[first][best])
+    found = rvis.faithfulness(MODEL, rvis.objectives.channel("conv", [2, 5]), result.images, real)
+    assert f"{found.percentile[0]:.1f} %" in page
+
+
+def test_real_examples_need_a_folder():
+    with pytest.raises(TypeError, match=r"real: an rvis.data.Dataset"):
+        rvis.sweep(MODEL, "conv", real=np.zeros((1, 6, 8, 3)))
+
+
 def test_dead_units_are_marked(tmp_path):
     closed = toys.pointwise(bias=-100.0)
     result = rvis.sweep(closed, "relu", [0, 1], out=tmp_path, **QUICK)
@@ -132,9 +154,10 @@ def test_the_page_works_in_a_browser(tmp_path):
         pytest.skip("no Chromium on this machine")
     rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+    flags += " --virtual-time-budget=2000"
+    page = (tmp_path / "index.html").as_uri()
     shown = subprocess.run(
-        [browser, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
-        + ["--virtual-time-budget=2000", (tmp_path / "index.html").as_uri()],
+        [browser, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--dump-dom", page],
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rvis import transforms
-from rvis.transforms import Crop, Jitter, Noise, Pad, Rotate, Scale
+from rvis.transforms import Crop, Jitter, Noise, Pad, Roll, Rotate, Scale
 
 CHAINS = {
     "lucid": transforms.lucid(128),
@@ -19,6 +19,8 @@ CHAINS = {
     "jitter": (Jitter(3),),
     "turns": (Rotate((33, 77, 190)), Scale((0.5, 0.7, 1.2)), Jitter(1)),
     "zoom": (Scale((3.0, 2.6)), Jitter(2)),
+    "roll": (Roll(3),),
+    "roll first": (Roll(2), Pad(1), Jitter(1), Scale((0.9, 1.1))),
     "far": (Jitter(50), Scale((0.2,))),
 }
 chains = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
@@ -73,6 +75,17 @@ def test_jitter_shifts_bit_for_bit_and_everywhere():
     views = apply((Pad(1, fill=0.25), Jitter(1)), 0, jnp.tile(picture, (100, 1, 1, 1)))
     wanted = {
         shifted(picture, down, right, 0.25).tobytes() for down in (-1, 0, 1) for right in (-1, 0, 1)
+    }
+    assert {np.asarray(view).tobytes() for view in views} == wanted
+
+
+def test_roll_wraps_bit_for_bit_and_everywhere():
+    picture = np.asarray(image(5, 6, 3))
+    views = apply((Roll(1),), 0, jnp.tile(picture, (100, 1, 1, 1)))
+    wanted = {
+        np.roll(picture, (down, right), (0, 1)).tobytes()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
     }
     assert {np.asarray(view).tobytes() for view in views} == wanted
 
@@ -243,6 +256,12 @@ def test_lucid_chooses_from_its_published_numbers():
         (lambda: Rotate((400,)), ValueError, "degrees: .*400"),
         (lambda: Pad(2, fill=1.5), ValueError, "fill: .*1.5"),
         (lambda: Crop(-2), ValueError, "pixels: .*-2"),
+        (lambda: Roll(-1), ValueError, "pixels: .*-1"),
+        (
+            lambda: transforms.apply((Jitter(1), Roll(1)), 0, image(1, 4, 4, 3)),
+            ValueError,
+            "Roll was expected in the first place",
+        ),
         (lambda: Noise(float("nan")), ValueError, "sd: .*nan"),
         (lambda: transforms.lucid(0), ValueError, "size: at least 1.*0"),
         (lambda: transforms.distill(2.5), TypeError, "size: an int.*2.5"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks
-from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
+from rvis.types import LOGITS, Array, ArrayLike, Model, Units, layer_shapes
 
 Activations = Mapping[str, Array]
 
@@ -179,7 +179,7 @@ def at(x: Array, position: Array) -> Array:
     return x[:, position[0], position[1]]
 
 
-def as_position(given: ArrayLike) -> Array:
+def as_position(given: Units) -> Array:
     """`given` as (row, column) or (m, 2) of int32.
 
     Raises:

@@ -19,7 +19,7 @@ from rvis.objectives.base import (
     check_position,
     kind_field,
 )
-from rvis.types import LOGITS, Array, ArrayLike, Units
+from rvis.types import LOGITS, Array, Units
 
 
 class _Unit(Objective):
@@ -145,7 +145,7 @@ def channel(layer: str, unit: Units) -> Channel:
     return Channel(layer, _units(unit))
 
 
-def neuron(layer: str, unit: Units, position: ArrayLike | None = None) -> Neuron:
+def neuron(layer: str, unit: Units, position: Units | None = None) -> Neuron:
     """The activation of one unit at one position (row, column); the centre by default.
 
     Args:

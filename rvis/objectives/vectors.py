@@ -18,7 +18,7 @@ from rvis.objectives.base import (
     check_position,
     kind_field,
 )
-from rvis.types import Array, ArrayLike
+from rvis.types import Array, ArrayLike, Units
 
 
 class _OfLayer(Objective):
@@ -128,7 +128,7 @@ def direction(
     vector: ArrayLike,
     *,
     cosine_power: ArrayLike | None = None,
-    position: ArrayLike | None = None,
+    position: Units | None = None,
 ) -> Direction:
     """The mean dot product of a layer's activation vectors with a direction.
 

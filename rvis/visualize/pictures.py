@@ -171,4 +171,4 @@ def _centred(objective: Objective, model: Model, size: tuple[int, int]) -> Objec
         min(range(len(spans)), key=lambda i: (abs(spans[i][0] + spans[i][1] - length), i))
         for spans, length in zip((field.rows, field.columns), size, strict=True)
     ]
-    return objectives.neuron(objective.layer, objective.unit, np.asarray(place))
+    return objectives.neuron(objective.layer, objective.unit, place)

@@ -16,7 +16,10 @@ from jax.experimental import multihost_utils
 from numpy.lib import format as npy
 from PIL import Image
 
-from rvis import checkpoints, checks, core, files, objectives, plots, reports
+from rvis import checkpoints, checks, core, files, objectives, plots, ranking, reports
+from rvis.data import Dataset
+from rvis.deconv import top_activations
+from rvis.faithfulness import faithfulness
 from rvis.objectives import Objective
 from rvis.results import Result
 from rvis.types import LOGITS, Model, layer_shapes
@@ -36,6 +39,7 @@ def sweep(
     *,
     kind: str = "channel",
     out: str | Path | None = None,
+    real: Dataset | None = None,
     **options: Unpack[Options],
 ) -> Result:
     """Pictures of a whole layer's units (or of some), each the same as it would be alone.
@@ -55,6 +59,8 @@ def sweep(
         labelled sheet, `sweep.json` the card and `images.npy` all pictures. Memory does not grow
         with the number of units: the result reads `images.npy` where it is looked at. Several
         processes need it, on a file system that all see.
+      real: a data set of images; the page then shows beside each unit the nine patches that excite
+        it most, and how faithful its picture is (`rvis.faithfulness`). Needs `out`.
       **options: of `visualize`.
 
     Returns:
@@ -81,7 +87,11 @@ def sweep(
     numbers = [int(number) for number in given]
     objective = _KINDS[kind](layer, numbers)
     objectives.check(objective, model, shape)
+    if real is not None:
+        ranking.check_dataset("real", real, model)
     if out is None:
+        if real is not None:
+            raise ValueError("out: a folder was expected, to which real examples go, given None")
         if jax.process_count() > 1:
             raise ValueError("out: a folder was expected, where several processes meet, given None")
         return visualize(model, objective, **options)
@@ -101,7 +111,7 @@ def sweep(
             store.save(number, result, i, plan.snapshots)
     _wait("finished")
     if jax.process_index() == 0:
-        _join(folder, store, numbers, plan, model, objective)
+        _join(folder, store, numbers, plan, model, objective, real)
         shutil.rmtree(folder / "state", ignore_errors=True)
     _wait("joined")
     scores = np.stack([unit.scores for unit in store.units(numbers)])
@@ -180,6 +190,7 @@ def _join(
     plan: Plan,
     model: Model,
     objective: Objective,
+    real: Dataset | None,
 ) -> None:
     """All pictures in one file, the labelled sheet, the card and the page, unit after unit."""
     labels = [str(label) for label in objective.titles(model.classes)]
@@ -187,12 +198,28 @@ def _join(
     stream(folder / "images.npy", lambda unit: unit.images)
     for i, mark in enumerate(plan.snapshots):
         stream(_stage(folder, mark), partial(_snapshot, i))
+    figures: list[dict[str, str]] = [{} for _ in numbers]
+    examples = [""] * len(numbers)
+    if real is not None:
+        pictures = np.load(folder / "images.npy", mmap_mode="r")
+        # Of several facets the first stands for all; transparency is left out.
+        shown = pictures.reshape(len(numbers), -1, *pictures.shape[-3:])[:, 0]
+        shown = shown[..., : model.input_shape[2]]
+        found = faithfulness(model, objective, shown, real)
+        for i, figure in enumerate(figures):
+            figure["clean activation"] = f"{found.activation[i]:.4g}"
+            figure["above real images"] = f"{found.percentile[i]:.1f} %"
+            figure["rank among units"] = str(found.rank[i])
+        top = top_activations(model, objective.layers[0], numbers, real, min(9, len(real)))
+        for i, (number, patches) in enumerate(zip(numbers, top.patches, strict=True)):
+            plots.save(plots.spritemap(patches, columns=3), store.file(number, "_real.png"))
+            examples[i] = store.file(number, "_real.png").relative_to(folder).as_posix()
     entries = []
-    for number, label, unit in zip(numbers, labels, store.units(numbers), strict=True):
+    for i, (number, unit) in enumerate(zip(numbers, store.units(numbers), strict=True)):
         dead = bool(len(unit.scores) > 1 and unit.scores.max() == unit.scores.min())
-        figures = {"score": f"{unit.scores[-1]:.4g}", "gain": f"{np.ptp(unit.scores):.4g}"}
+        told = {"score": f"{unit.scores[-1]:.4g}", **figures[i]}
         place = store.file(number, ".png").relative_to(folder).as_posix()
-        entries.append(reports.Entry(label, place, unit.scores, dead, figures))
+        entries.append(reports.Entry(labels[i], place, unit.scores, dead, told, examples[i]))
     config = plan.describe(model, objective, function="sweep")
     plots.save(_sheet(store, numbers, labels), folder / "spritemap.png")
     files.write_json(folder / "sweep.json", {**config, "dead": [e.dead for e in entries]})
