@@ -57,7 +57,8 @@ def faithfulness(
     Args:
       model: any model.
       objective: m objectives of one layer, or one.
-      pictures: (m, H, W, C) in [0, 1], one for each objective.
+      pictures: (m, H, W, C) in [0, 1], one for each objective; with one channel more, their
+        opacity, they are laid on mid-grey.
       real: images to compare with, (n, H, W, C) in [0, 1] or a data set.
       other: another network, or the same trained from another seed, with the layer's name.
       batch: real images at once; bounds memory. n scores are kept for every unit of the layer.
@@ -78,7 +79,7 @@ def faithfulness(
       >>> bool(0 <= found.percentile[0] <= 100), bool(1 <= found.rank[0] <= 10)
       (True, True)
     """
-    shown = checks.images("pictures", pictures, channels=model.input_shape[2])
+    shown = _on_grey(pictures, model.input_shape[2])
     others: _Batches
     if isinstance(real, Dataset):
         total, others = len(real), lambda rows: real.floats(np.arange(len(real))[rows])
@@ -132,6 +133,13 @@ def faithfulness(
         transfer = 100 * (seen[counterpart] < level[:, None]).mean(1)
     percentile = 100 * (on_real[own] < chosen[:, None]).mean(1)
     return Faithfulness(chosen, percentile, rank, counterpart, correlation, transfer)
+
+
+def _on_grey(pictures: ArrayLike, channels: int) -> Array:
+    if np.ndim(pictures) != 4 or np.shape(pictures)[-1] != channels + 1:
+        return checks.images("pictures", pictures, channels=channels)
+    given = checks.images("pictures", pictures)
+    return 0.5 + given[..., -1:] * (given[..., :-1] - 0.5)
 
 
 @partial(jax.jit, static_argnames="count")

@@ -31,6 +31,7 @@ class Result:
         its picture means nothing.
       config: the arguments (large arrays by their digest), the key's data and package versions, as
         JSON-able values.
+      alpha: (..., H, W) in [0, 1], how opaque the pictures are to be shown; None for wholly.
     """
 
     images: np.ndarray
@@ -39,6 +40,7 @@ class Result:
     snapshots: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
     dead: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alpha: np.ndarray | None = None
 
     def show(self) -> PIL.Image.Image:
         """The pictures as one labelled grid; snapshots, if any, as rows over the steps.
@@ -55,7 +57,7 @@ class Result:
             for label, dead in zip(self._flat_labels(), self._flat_dead(), strict=True)
         ]
         if not self.snapshots:
-            return plots.grid(self._shown(self.images), titles=titles)
+            return plots.grid(self._shown(self._opaque(self.images)), titles=titles)
         stages = [self._shown(images) for images in self.snapshots.values()]
         return plots.grid(
             np.stack(stages, 1),
@@ -80,7 +82,7 @@ class Result:
         place = Path(folder)
         names = []
         for i, (image, label) in enumerate(
-            zip(self._flat(self.images), self._flat_labels(), strict=True)
+            zip(self._opaque(self.images), self._flat_labels(), strict=True)
         ):
             tidy = "".join(c if c.isalnum() or c in "-_." else "-" for c in str(label))[:60]
             names.append(f"{i:03d}_{tidy}.png")
@@ -107,6 +109,13 @@ class Result:
         cross = np.repeat(np.where(crossed, 0.3, 0.7)[..., None], channels, -1)
         dead = self._flat_dead()[:, None, None, None]
         return np.where(dead, cross.astype(np.float32), self._flat(images))
+
+    def _opaque(self, images: np.ndarray) -> np.ndarray:
+        """The pictures one after another, with their opacity where they have one."""
+        flat = self._flat(images)
+        if self.alpha is None:
+            return flat
+        return np.concatenate([flat, self.alpha.reshape(*flat.shape[:-1], 1)], -1)
 
     def _flat(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(-1, *images.shape[-3:])

@@ -31,6 +31,13 @@ def test_the_rank_counts_units_raised_further():
     assert found == [2, 1]
 
 
+def test_transparent_pictures_lie_on_grey():
+    clear = np.zeros((1, 2, 2, 2), np.float32)
+    clear[..., 0] = 1
+    found = rvis.faithfulness(MODEL, objectives.channel("out", [0]), clear, REAL)
+    np.testing.assert_allclose(found.activation, 0.5)
+
+
 def test_an_objective_of_no_unit_has_no_rank():
     found = rvis.faithfulness(MODEL, objectives.layer("out"), REAL[:1], REAL)
     assert found.rank.tolist() == [0]

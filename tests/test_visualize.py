@@ -196,7 +196,7 @@ REFUSED = {
         "image: unknown 'furier'; did you mean 'fourier'",
     ),
     "channels": (LAYER, {"image": images.Pixel((6, 8, 1))}, ValueError, "image: 3 channels"),
-    "no image": (LAYER, {"image": 3}, TypeError, "image: 'pixel', 'fourier'"),
+    "no image": (LAYER, {"image": 3}, TypeError, "image: 'fourier', 'pixel'"),
     "start": (LAYER, {"start": np.ones((5, 8, 3), np.float32)}, ValueError, "start: .*an image"),
     "start range": (LAYER, {"start": np.full((6, 8, 3), 255.0)}, ValueError, "start: .*255"),
     "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one image"),
@@ -243,3 +243,31 @@ def test_a_network_with_relus_of_its_own_is_drawn_too():
     own = rvis.from_linen(module, variables, input_shape=(8, 8, 3))
     result = draw(objectives.channel("conv", [0, 1]), own, transforms=())
     assert (result.scores[:, -1] > result.scores[:, 0]).all()
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_every_parameterization_climbs(kind):
+    result = draw(objectives.channel("conv", [0, 1]), image=kind, steps=24, transforms=())
+    assert (result.scores[:, -4:].mean(1) > result.scores[:, :4].mean(1)).all()
+    assert result.images.shape[-1] == (4 if kind == "rgba" else 3)
+    assert (result.alpha is not None) == (kind == "maco")
+    assert result.show().width > 190
+
+
+def test_the_transparency_of_maco_is_where_the_gradient_was():
+    start = np.full(MODEL.input_shape, 0.5, np.float32)
+    result = draw(objectives.neuron("conv", 0, (2, 3)), image="maco", start=start, transforms=())
+    assert np.unravel_index(result.alpha.argmax(), (6, 8)) == (2, 3)
+    assert result.alpha.min() == 0 and result.alpha.shape == (6, 8)
+
+
+def test_a_receptive_field_is_the_size_of_the_picture():
+    model = rvis.load("mnist_cnn", weights="random")
+    result = draw(
+        objectives.neuron("pool2", [0, 1]), model, size="receptive_field", facets=2, transforms=()
+    )
+    assert result.images.shape == (2, 2, 16, 16, 1)
+    with pytest.raises(ValueError, match="size: unknown 'receptive'; did you mean 'receptive_fi"):
+        draw(objectives.neuron("pool2", 0), model, size="receptive")
+    with pytest.raises(ValueError, match="size: the receptive field of one layer"):
+        draw(objectives.neuron("pool2", 0) + objectives.logit(1), model, size="receptive_field")

@@ -253,6 +253,7 @@ class Ascent:
             return pictures
         # Clipped at the 80th percentile and put into [0, 1], as serre-lab/Horama draws it.
         most = jnp.percentile(state.attention, 80, axis=(1, 2), keepdims=True)
+        most = jnp.where(most > 0, most, state.attention.max((1, 2), keepdims=True))
         alpha = jnp.minimum(state.attention, most) / jnp.where(most > 0, most, 1)
         return jnp.concatenate([pictures, alpha[..., None]], -1)
 

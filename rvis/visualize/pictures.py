@@ -57,13 +57,14 @@ def visualize(
         without a position is then the one whose field is the picture.
       steps: gradient steps.
       image: a name of `rvis.images.KINDS` ("fourier", "pixel" …) or a parameterization. The
-        pictures of "rgba" and "maco" have their transparency as a last channel.
+        pictures of "rgba" have their opacity as a last channel; those of "maco" come with the
+        result's `alpha`, where the objective's gradient was.
       start: an image (H, W, C) to start from instead of noise, or one for each member.
       transforms: random transformations between image and model; `transforms.lucid(size)` by
         default, none if empty.
       regularizers: penalties on the image, each subtracted.
       maps: what each step does to the image after it has climbed, see `rvis.iterates`.
-      optimizer: of `rvis.optimizers`; `adam(0.05)` by default.
+      optimizer: of `rvis.optimizers`; Adam by default, at .05, for a CPPN .005 and for MACO .1.
       facets: pictures for each objective, optimized together from different noise.
       snapshots: steps after which to keep the pictures, 0 for the start.
       chunk: objectives at once; bounds memory, never changes pictures.
@@ -142,6 +143,10 @@ def visualize(
         parts.append((outcome.images, outcome.snapshots))
     pictures = np.concatenate([part for part, _ in parts])
     kept = {step: np.concatenate([s[step] for _, s in parts]) for step in plan.snapshots}
+    alpha = None
+    if plan.algorithm.attention:
+        alpha = pictures[..., -1]
+        pictures, kept = pictures[..., :-1], {s: stage[..., :-1] for s, stage in kept.items()}
     dead = (scores.max(1) == scores.min(1)) & (steps > 1)
 
     def shaped(array: np.ndarray, rest: int) -> np.ndarray:
@@ -157,6 +162,7 @@ def visualize(
         {step: shaped(stage, 3) for step, stage in kept.items()},
         shaped(dead, 0),
         plan.describe(model, objective, function="visualize"),
+        None if alpha is None else shaped(alpha, 2),
     )
 
 

@@ -20,7 +20,8 @@ from rvis.results import describe
 from rvis.transforms import Transform
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
 
-_KINDS = getattr(images, "KINDS", ("pixel", "fourier"))
+_RATES = {images.CPPN: 0.005, images.MACO: 0.1}
+"""Of Adam where .05 is too fast or too slow for what a position means."""
 
 
 class Options(TypedDict, total=False):
@@ -109,12 +110,15 @@ def make_plan(
     spec = _image(model, image, _pair(model, layers, size))
     algorithm = core.Ascent(
         image=spec,
-        optimizer=adam(0.05) if optimizer is None else _optimizer(optimizer),
+        optimizer=adam(_RATES.get(type(spec), 0.05))
+        if optimizer is None
+        else _optimizer(optimizer),
         views=_views(transforms, spec.shape),
         facets=facets,
         # A network that applies its own ReLUs keeps them closed.
         woken=16 if getattr(model.apply, "takes_relu", True) else 0,
         maps=_maps(maps),
+        attention=isinstance(spec, images.MACO),
     )
     return Plan(
         algorithm,
@@ -150,12 +154,12 @@ def _image(
     model: Model, image: str | Parameterization, pair: tuple[int, int] | None
 ) -> Parameterization:
     if isinstance(image, str):
-        checks.choice("image", image, _KINDS)
+        checks.choice("image", image, images.KINDS)
         height, width = model.input_shape[:2] if pair is None else pair
         return images.named(image, (height, width, model.input_shape[2]))
     if not hasattr(image, "decode"):
         raise TypeError(
-            f"image: {', '.join(map(repr, _KINDS))} or a parameterization was expected, "
+            f"image: {', '.join(map(repr, images.KINDS))} or a parameterization was expected, "
             f"given {image!r}"
         )
     shown = shown_shape(image)

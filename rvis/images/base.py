@@ -1,0 +1,110 @@
+"""What every parameterization is, and the checks and colours that they share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checks
+from rvis.types import Array, KeyLike, PyTree
+
+Shape = tuple[int, int, int]
+
+
+class Parameterization(Protocol):
+    """A position, which an optimizer moves, and the picture that it stands for.
+
+    Implementations are frozen dataclasses that hash by value, so that they are static under `jit`;
+    `init`, `decode` and `encode` are pure functions of one picture, to be mapped with `vmap`.
+
+    A picture that is no image by itself, such as one with transparency, has a further method
+    `composite(key, picture)`, which gives the image (H, W, C) that a model is shown of it.
+    """
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W, C) of the picture."""
+
+    def init(self, key: KeyLike) -> PyTree:
+        """A random position, a pytree of float32."""
+
+    def decode(self, position: PyTree) -> Array:
+        """The float32 picture (H, W, C) at a position."""
+
+    def encode(self, image: Array) -> PyTree:
+        """A position that decodes to `image` (H, W, C) in [0, 1], as nearly as there is one.
+
+        Raises:
+          ValueError: naming `start`, where the parameterization cannot write a given image down.
+        """
+
+
+MARGIN = 1e-3
+"""How near to black and white a picture is encoded: their logits are infinite."""
+
+
+def logit(image: Array) -> Array:
+    """The inverse of the sigmoid, of an image clipped to [.001, .999]."""
+    inside = jnp.clip(image, MARGIN, 1 - MARGIN)
+    return jnp.log(inside) - jnp.log1p(-inside)
+
+
+def mixed(planes: Array, matrix: np.ndarray) -> Array:
+    """`matrix` (C, C) applied to the colours of (C, H, W)."""
+    if len(matrix) == 1:
+        return planes * np.float32(matrix[0, 0])
+    # Written out: as a matrix product of so narrow a shape it costs a CPU more than the transform
+    # does, and an accelerator would keep too few bits of it to be inverted.
+    red, green, blue = planes
+    weights = matrix.astype(np.float32)
+    return jnp.stack([a * red + b * green + c * blue for a, b, c in weights])
+
+
+def normalise(instance: Any, **values: Any) -> None:
+    """Sets fields of a frozen dataclass.
+
+    Equal descriptions must hash alike, whether a number came as int, float or NumPy scalar.
+    """
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+def checked(shape: Any) -> Shape:
+    """`shape` as (H, W, C) with C = 1 or 3.
+
+    Raises:
+      TypeError: naming `shape`, for anything but three ints.
+      ValueError: naming it, for a size below 1 or another number of channels.
+    """
+    try:
+        height, width, channels = shape
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"shape: (H, W, C) was expected, given {shape!r}") from error
+    size = checks.count("shape", height), checks.count("shape", width)
+    if checks.count("shape", channels) not in (1, 3):
+        raise ValueError(f"shape: 1 or 3 channels last were expected, given {shape!r}")
+    return (*size, int(channels))
+
+
+def flag(argument: str, value: Any) -> bool:
+    """`value`, if it is True or False.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument}: True or False was expected, given {value!r}")
+    return value
+
+
+def same_shape(image: Array, shape: Shape) -> Array:
+    """`image` as float32.
+
+    Raises:
+      ValueError: naming `image`, for another shape than `shape`.
+    """
+    if jnp.shape(image) != shape:
+        raise ValueError(f"image: {shape} was expected, given {jnp.shape(image)}")
+    return jnp.asarray(image, jnp.float32)

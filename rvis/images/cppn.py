@@ -1,0 +1,105 @@
+"""Images written down as a function of the coordinates: a small network from place to colour."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from rvis import checks
+from rvis.images.base import Shape, checked, normalise
+from rvis.types import Array, KeyLike, as_key
+
+Layers = tuple[tuple[Array, Array], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CPPN:
+    """The position is a compositional pattern-producing network, from coordinates to colours.
+
+    `layers` layers of `width` units with the activation [atan(x)/.67, atan(x)²/.6], then one to the
+    channels and a sigmoid. The coordinates of an image's longer side reach from −√3 to √3, the
+    other side's in proportion. The last layer's weights start from zero, the picture from an even
+    colour.
+
+    A position is a function of the plane: one position decodes at any size, with the same
+    proportions by `dataclasses.replace(image, shape=(1024, 1024, 3)).decode(position)`. Its weights
+    want small steps: Adam at .005 in the article.
+
+    Attributes:
+      shape: (H, W, C) with C = 1 or 3.
+      layers: hidden layers.
+      width: units in each; the activation doubles them.
+
+    Raises:
+      TypeError: naming the argument, for anything but ints.
+      ValueError: naming it, for any below 1, or channels other than 1 and 3.
+
+    Example:
+      >>> from rvis import images
+      >>> position = images.CPPN((16, 16, 3)).init(0)
+      >>> images.CPPN((64, 64, 3)).decode(position).shape
+      (64, 64, 3)
+
+    Reference: Mordvintsev, Pezzotti, Schubert & Olah, "Differentiable Image Parameterizations",
+    Distill 2018; tensorflow/lucid, `optvis/param/cppn.py`; Stanley, "Compositional pattern
+    producing networks", 2007.
+    """
+
+    shape: Shape
+    layers: int = 8
+    width: int = 24
+
+    def __post_init__(self) -> None:
+        normalise(self, shape=checked(self.shape))
+        normalise(self, layers=checks.count("layers", self.layers))
+        normalise(self, width=checks.count("width", self.width))
+
+    def init(self, key: KeyLike) -> Layers:
+        """Weights of variance 1/inputs (truncated normal) and biases .1·N(0, 1), layer by layer."""
+        sizes = [2, *[self.width] * self.layers]
+        hidden = []
+        for i, layer in enumerate(jax.random.split(as_key(key), self.layers + 1)):
+            for_weights, for_bias = jax.random.split(layer)
+            inputs = sizes[i] * (1 if i == 0 else 2)
+            if i == self.layers:
+                weights = jnp.zeros((inputs, self.shape[2]), jnp.float32)
+            else:
+                draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+                weights = draw(for_weights, (inputs, self.width), jnp.float32)
+            bias = 0.1 * jax.random.normal(for_bias, weights.shape[1:], jnp.float32)
+            hidden.append((weights, bias))
+        return tuple(hidden)
+
+    def decode(self, position: Layers) -> Array:
+        """The image (H, W, C) in (0, 1) of a network."""
+        height, width, _ = self.shape
+        longer = max(height, width)
+        y, x = (
+            math.sqrt(3) * (n / longer) * jnp.linspace(-1, 1, n, dtype=jnp.float32)
+            for n in (height, width)
+        )
+        # Coordinates (2, H·W), so that the narrow layers lie along the fast axis.
+        values = jnp.stack(
+            [jnp.broadcast_to(x, (height, width)), jnp.broadcast_to(y[:, None], (height, width))]
+        ).reshape(2, -1)
+        *hidden, last = position
+        for weights, bias in hidden:
+            bent = jnp.arctan(weights.T @ values + bias[:, None])
+            values = jnp.concatenate([bent / 0.67, bent**2 / 0.6])
+        weights, bias = last
+        colours = jax.nn.sigmoid(weights.T @ values + bias[:, None])
+        return colours.T.reshape(self.shape)
+
+    def encode(self, image: Array) -> Layers:
+        """Refuses: few images are a small network's.
+
+        Raises:
+          ValueError: naming `start`.
+        """
+        raise ValueError(
+            "start: an image to start from was given, which a CPPN cannot write down; 'fourier', "
+            "'pyramid' and 'pixel' can"
+        )
