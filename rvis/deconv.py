@@ -51,7 +51,8 @@ def reconstruct(
     All other activations of the layer are zeroed. Then each pooling puts its values where the
     maximum was (the switches of this image), each ReLU rectifies what comes back, and each
     convolution applies its transposed filters; batch normalisation its scale. Local response
-    normalisation (layers with `localresponsenorm` in their names) is passed over.
+    normalisation (layers with `localresponsenorm` in their names) is passed over. A network without
+    max-pooling has no switches: there the picture depends on the unit and its place alone.
 
     Args:
       model: one that takes `relu=`; see `Model.apply`.
@@ -298,9 +299,11 @@ class Plates:
 
     def show(self) -> PIL.Image.Image:
         """A labelled grid with one plate a unit: patches left, reconstructions right."""
+        pairs = zip(self.top.patches, self.pictures, strict=True)
         return plots.grid(
-            np.stack([_plate(*pair) for pair in zip(self.top.patches, self.pictures, strict=True)]),
+            np.stack([_plate(*pair) for pair in pairs]),
             titles=[f"{self.top.layer}:{unit}" for unit in self.top.units],
+            scale=max(1, 40 // max(self.top.patches.shape[2:4])),
         )
 
     @property

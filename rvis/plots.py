@@ -218,7 +218,7 @@ def overlay(
     if style == "beside":
         return np.concatenate([shown, colours], 2)
     grey = 0.35 + 0.65 * (shown @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
-    opacity = np.sqrt(np.abs(level))[..., None]
+    opacity = 0.8 * np.sqrt(np.abs(level))[..., None]
     return np.clip(grey + opacity * (colours - grey), 0, 1)
 
 

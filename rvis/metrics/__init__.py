@@ -1,0 +1,29 @@
+"""How good a map is: whether the score follows it, whether it is stable, whether it needs weights.
+
+Maps are arrays and attributions are callables `attribute(model, images, target)`, whose result is
+an array or has one in `maps`: any method can be judged.
+"""
+
+from rvis.faithfulness import Faithfulness, faithfulness
+from rvis.metrics.curves import Curve, deletion, insertion, pixel_flipping
+from rvis.metrics.likeness import alignment, spearman, structural_similarity
+from rvis.metrics.sanity import SanityCheck, modules, randomised, sanity_check
+from rvis.metrics.trust import infidelity, max_sensitivity
+
+__all__ = [
+    "Curve",
+    "Faithfulness",
+    "SanityCheck",
+    "alignment",
+    "deletion",
+    "faithfulness",
+    "infidelity",
+    "insertion",
+    "max_sensitivity",
+    "modules",
+    "pixel_flipping",
+    "randomised",
+    "sanity_check",
+    "spearman",
+    "structural_similarity",
+]
