@@ -213,7 +213,7 @@ def yosinski(recipe: int, *, rate: float = 1.0) -> dict[str, Any]:
     towards mid-grey, and pixels stay in [0, 1] as theirs do in the box. Override any of them:
     `rvis.visualize(model, objective, **(yosinski(2) | {"steps": 100}))`.
 
-    The learning rates suit CaffeNet at 227 px; for the CIFAR-10 networks a `rate` of 300 draws well.
+    The learning rates suit CaffeNet at 227 px; on the CIFAR-10 networks a `rate` of 300 is right.
 
     Args:
       recipe: 1 to 4.

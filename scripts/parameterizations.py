@@ -21,7 +21,7 @@ import numpy as np
 import rvis
 from rvis import objectives, optimizers, plots
 
-RATES = {"pixel": 0.05, "fourier": 0.05, "pyramid": 0.05, "cppn": 0.005, "maco": 0.1}
+RATES = {"pixel": 0.05, "fourier": 0.05, "pyramid": 0.05, "cppn": 0.005, "maco": 0.3}
 """The learning rate of Adam for each parameterization."""
 
 

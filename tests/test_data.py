@@ -484,7 +484,9 @@ class Hostile:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize(
-    "function", [os.mkdir, exec, eval, getattr, np.load, np.fromfile, pickle.loads], ids=str
+    "function",
+    [os.mkdir, exec, eval, getattr, np.load, np.fromfile, pickle.loads],
+    ids=lambda function: function.__name__,
 )
 def test_a_hostile_pickle_is_refused_and_not_run(
     tmp_path: pathlib.Path, function: Callable[..., Any], protocol: int

@@ -24,9 +24,10 @@ class CPPN:
     other side's in proportion. The last layer's weights start from zero, the picture from an even
     colour.
 
-    A position is a function of the plane: one position decodes at any size, with the same
-    proportions by `dataclasses.replace(image, shape=(1024, 1024, 3)).decode(position)`. Its weights
-    want small steps: Adam at .005 in the article.
+    A position is a function of the plane, which decodes at any size of the same proportions:
+    `CPPN((1024, 1024, 3)).decode(position)`. Its weights want small steps, Adam at .005 in the
+    article. Where a bare colour excites a unit the sigmoid may saturate there before any form has
+    grown; another key, or a smaller step, may then do better.
 
     Attributes:
       shape: (H, W, C) with C = 1 or 3.

@@ -136,6 +136,10 @@ class MACO:
     needed to keep high frequencies out. A coefficient that is real, such as the constant one, is
     r·cos(phase): it may be anything up to its magnitude.
 
+    Phases are radians whatever the size: Adam at .3 suits them. In the article NAdam at 1 climbs
+    the mean over crops of about a quarter of the side of a picture larger than the network's input,
+    centred at .5 + .15·N(0, 1), with noise of .05 to .1.
+
     Attributes:
       shape: (H, W, C) with C = 1 or 3; a position is (H, W//2 + 1, C), in radians.
       statistics: whose magnitudes and colours; a name of `statistics.NAMES` that has a spectrum, or

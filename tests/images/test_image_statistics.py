@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rvis.images.statistics import NAMES
 
 from rvis.images import Statistics, estimate, statistics
+from rvis.images.statistics import NAMES
 
 
 def coloured(count=400, size=16, seed=0):
