@@ -18,9 +18,9 @@ from PIL import Image
 
 from rvis import checkpoints, checks, core, files, objectives, plots, ranking, reports
 from rvis.data import Dataset
-from rvis.deconv import top_activations
 from rvis.faithfulness import faithfulness
 from rvis.objectives import Objective
+from rvis.patches import top_activations
 from rvis.results import Result
 from rvis.types import LOGITS, Model, layer_shapes
 from rvis.visualize.pictures import visualize
