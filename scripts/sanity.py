@@ -1,7 +1,7 @@
 """Do the maps need what the network has learned? Its layers are randomised from the logits down.
 
 Command:  python scripts/sanity.py DATA [--model cifar10_resnet] [--images 64] [--out FOLDER]
-Time:     2 minutes on two cores.
+Time:     half a minute.
 Prints:   for each method a table: the module down to which weights are noise, and the mean rank
           correlation of the maps with the trained network's (signed, and of absolute values) and
           their structural similarity, with standard errors over images. With `--out`, a picture of

@@ -305,7 +305,8 @@ def integrated_gradients(
       target: see `gradient`.
       baseline: x′ in [0, 1]: a number; an image (H, W, C); several (b, H, W, C), over which the
         mean is taken; or several for each image, (n, b, H, W, C).
-      steps: nodes of the integral, for each baseline.
+      steps: nodes of the integral, for each baseline. A ReLU network's integrand jumps: see what
+        `gap` is left, and take more where it is too much.
       rule: "gauss-legendre" or "midpoint".
       path: a way other than the straight one, see `rvis.attribution.Path`; the integrand is then
         ∇f(γ(t)) ⊙ γ′(t).

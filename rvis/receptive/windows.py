@@ -111,12 +111,10 @@ def _through(equation: core.JaxprEqn, values: list[Value]) -> list[Value]:
     """What an operation makes of its inputs."""
     name, params = equation.primitive.name, equation.params
     shapes = [_shape(variable) for variable in equation.outvars]
-    for inner in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
-        if name in _CALLS and inner in params:
-            closed = params[inner]
-            return propagate(
-                getattr(closed, "jaxpr", closed), getattr(closed, "consts", ()), values
-            )
+    if name in _CALLS:
+        called = params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
+        jaxpr, consts = getattr(called, "jaxpr", called), getattr(called, "consts", ())
+        return propagate(jaxpr, consts, values)
     fields = [value for value in values if isinstance(value, Field)]
     if not fields:
         small = sum(map(math.prod, shapes)) <= _LARGEST
