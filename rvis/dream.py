@@ -91,7 +91,9 @@ def deepdream(
     optimizer = optimizers.steepest(step_size, norm="mean_abs")
     folder = None if checkpoint is None else Path(checkpoint)
     about = checkpoints.fingerprint(
-        pictures, objective, optimizer, sizes, steps, jitter, tile, root, model.params
+        (pictures, objective, optimizer, sizes, steps, jitter, tile, root),
+        model.params,
+        checkpoints.stable(model.apply),
     )
     detail, scores = jnp.zeros((count, *sizes[0], channels)), []
     for octave, size in enumerate(sizes):
@@ -180,7 +182,7 @@ def zoom(
       frames: how many; the first is the image dreamt once.
       factor: how much larger each frame shows the one before.
       key: an int seed or a typed key; frame i uses `fold_in(key, i)`.
-      **options: of `deepdream`.
+      **options: of `deepdream`. A `checkpoint` holds the frame that was interrupted.
 
     Returns:
       A Result with `images` (frames, H, W, C), for `rvis.films.film`.
@@ -205,7 +207,10 @@ def zoom(
     root = as_key(key)
     shown, scores = [], []
     for frame in range(frames):
-        result = deepdream(model, picture, target, key=jax.random.fold_in(root, frame), **options)
+        own = dict(options)
+        if options.get("checkpoint") is not None:
+            own["checkpoint"] = Path(options["checkpoint"]) / f"frame{frame:05d}"
+        result = deepdream(model, picture, target, key=jax.random.fold_in(root, frame), **own)
         shown.append(result.images)
         scores.append(result.scores)
         picture = _enlarged(jnp.asarray(result.images), jnp.float32(factor))

@@ -96,6 +96,8 @@ def faithfulness(
             f"pictures: one for each of {objective.batch_shape} objectives was expected, given "
             f"{count}"
         )
+    there_shape = tuple(others(slice(0, 1)).shape[1:])  # type: ignore[union-attr]
+    objectives.check(objective, model, there_shape)
     family = objective.siblings(layer_shapes(model, shape))
     if other is not None and family is None:
         raise ValueError(

@@ -260,10 +260,11 @@ def _number(argument: str, value: float, *, high: float) -> Array:
 
 
 def _colour(towards: float | Sequence[float]) -> Array:
-    levels = [towards] if isinstance(towards, (int, float)) else list(towards)
-    for level in levels:
+    if np.ndim(towards) > 1 or np.size(towards) == 0:
+        raise ValueError(f"towards: a number, or one a channel, was expected, given {towards!r}")
+    for level in np.ravel(towards):
         checks.number("towards", level, low=0, high=1)
-    return jnp.asarray(levels if len(levels) > 1 else levels[0], jnp.float32)
+    return jnp.asarray(towards, jnp.float32)
 
 
 def apply(maps: Sequence[IterateMap], step: Array, images: Array, gradients: Array) -> Array:

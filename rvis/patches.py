@@ -64,6 +64,7 @@ def top_activations(
 
     Raises:
       TypeError, ValueError: naming the argument.
+      FloatingPointError: naming `dataset`, where an activation is not finite.
 
     Example:
       >>> import numpy as np, rvis
@@ -93,6 +94,8 @@ def top_activations(
     for rows, images in ranking.pieces(dataset, chunk=chunk, progress=progress, label=label):
         peaks, places = _peaks(model.unnamed(), images, jnp.asarray(numbers), layer=layer)
         some = slice(len(rows))
+        if not np.isfinite(np.asarray(peaks)[:, some]).all():
+            raise FloatingPointError(f"dataset: activations of {layer!r} are NaN or infinite")
         own = np.broadcast_to(np.asarray(rows), (m, len(rows)))
         values = np.concatenate([values, np.asarray(peaks)[:, some]], 1)
         indices = np.concatenate([indices, own], 1)
@@ -101,8 +104,6 @@ def top_activations(
         values, indices, flat = (
             np.take_along_axis(array, order, 1) for array in (values, indices, flat)
         )
-    if not np.isfinite(values).all():
-        raise FloatingPointError(f"dataset: activations of {layer!r} are NaN or infinite")
     columns = shape[1] if len(shape) == 3 else 1
     positions = np.stack(np.divmod(flat, columns), -1)
     corners, window = _windows(model, layer, positions, size)

@@ -76,3 +76,21 @@ def test_refused(change, message):
     arguments |= change
     with pytest.raises(ValueError, match=message):
         rvis.faithfulness(MODEL, **arguments)
+
+
+def test_neurons_at_several_places_have_no_rank():
+    model = toys.pointwise()
+    objective = objectives.neuron("conv", [1, 2], [(0, 0), (3, 3)])
+    images = np.random.default_rng(0).uniform(size=(5, 6, 8, 3)).astype(np.float32)
+    assert rvis.faithfulness(model, objective, images[:2], images).rank.tolist() == [0, 0]
+
+
+def test_real_images_too_small_for_a_position_are_refused():
+    model = toys.pointwise()
+    with pytest.raises(ValueError, match=r"position\[0\]"):
+        rvis.faithfulness(
+            model,
+            objectives.neuron("conv", [1], (5, 5)),
+            np.zeros((1, 6, 8, 3), np.float32),
+            np.zeros((2, 3, 8, 3), np.float32),
+        )

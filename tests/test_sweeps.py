@@ -133,6 +133,15 @@ def test_real_examples_need_a_folder():
         rvis.sweep(MODEL, "conv", real=np.zeros((1, 6, 8, 3)))
 
 
+def test_each_unit_may_have_a_start_of_its_own(tmp_path):
+    starts = np.random.default_rng(0).uniform(0.2, 0.8, (12, *MODEL.input_shape)).astype(np.float32)
+    direct = rvis.sweep(MODEL, "conv", start=starts, **QUICK)
+    stored = rvis.sweep(MODEL, "conv", start=starts, out=tmp_path, **QUICK)
+    np.testing.assert_array_equal(stored.images, direct.images)
+    with pytest.raises(ValueError, match="start: one image, or one for each of 12 units"):
+        rvis.sweep(MODEL, "conv", start=starts[:4], out=tmp_path / "other", **QUICK)
+
+
 def test_dead_units_are_marked(tmp_path):
     closed = toys.pointwise(bias=-100.0)
     result = rvis.sweep(closed, "relu", [0, 1], out=tmp_path, **QUICK)

@@ -92,6 +92,11 @@ class Neuron(_Unit):
         if self.position is not None:
             check_position(self.position, self.layer, shapes[self.layer])
 
+    def siblings(self, shapes: Mapping[str, tuple[int, ...]]) -> Objective | None:
+        if self.position is not None and np.ndim(self.position) > 1:
+            return None  # of several places there is no one question to ask of every unit
+        return _Unit.siblings(self, shapes)
+
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         result = np.broadcast_to(_Unit.titles(self, classes), self.batch_shape).copy()
         if self.position is not None:

@@ -100,6 +100,7 @@ def make_plan(
 ) -> Plan:
     """The options of a visualization of these layers; refuses what cannot be."""
     del progress
+    snapshots, regularizers, maps = tuple(snapshots), _listed(regularizers), _listed(maps)
     checks.count("steps", steps)
     checks.count("facets", facets)
     if chunk is not None:
@@ -207,6 +208,11 @@ def _penalties(given: Sequence[Callable[[Array], Array]]) -> tuple[Callable[[Arr
             f"(flax.struct.dataclass) was expected, given {given!r}"
         )
     return tuple(given)
+
+
+def _listed(given: Any) -> Any:
+    """An iterable written out, so that looking at it does not use it up; else as it is."""
+    return tuple(given) if isinstance(given, Iterable) else given
 
 
 def _maps(given: Sequence[IterateMap]) -> tuple[IterateMap, ...]:

@@ -56,8 +56,9 @@ def sweep(
       out: a folder that receives each unit's picture as soon as it is finished. An interrupted
         sweep into the same folder with the same arguments goes on where it stopped, however it was
         interrupted. In the end `index.html` is a page to browse the layer by, `spritemap.png` the
-        labelled sheet, `sweep.json` the card and `images.npy` all pictures. Memory does not grow
-        with the number of units: the result reads `images.npy` where it is looked at. Several
+        labelled sheet, `sweep.json` the card and `images.npy` all pictures. Of the units only
+        scores and the bytes of the sheet stay in memory (and the pictures once, with `real`):
+        the result reads `images.npy` where it is looked at. Several
         processes need it, on a file system that all see.
       real: a data set of images; the page then shows beside each unit the nine patches that excite
         it most, and how faithful its picture is (`rvis.faithfulness`). Needs `out`.
@@ -96,6 +97,11 @@ def sweep(
             raise ValueError("out: a folder was expected, where several processes meet, given None")
         return visualize(model, objective, **options)
     folder = Path(out)
+    if plan.start is not None and len(plan.start) not in (1, len(numbers)):
+        raise ValueError(
+            f"start: one image, or one for each of {len(numbers)} units was expected, given "
+            f"{len(plan.start)}"
+        )
     store = _Store(folder / "units", plan.fingerprint(model, f"{kind} of {layer}"))
     share = numbers[jax.process_index() :: jax.process_count()]
     missing = [number for number in share if store.load(number) is None]
@@ -106,7 +112,10 @@ def sweep(
         some = missing[first : first + step]
         # Named after its units, so that other chunks never find another's state.
         state = folder / "state" / checkpoints.fingerprint(store.about, np.asarray(some))
-        result = visualize(model, _KINDS[kind](layer, some), checkpoint=state, **options)
+        mine = options.copy()
+        if plan.start is not None and len(plan.start) > 1:
+            mine["start"] = plan.start[np.asarray([numbers.index(number) for number in some])]
+        result = visualize(model, _KINDS[kind](layer, some), checkpoint=state, **mine)
         for i, number in enumerate(some):
             store.save(number, result, i, plan.snapshots)
     _wait("finished")
@@ -202,18 +211,19 @@ def _join(
     examples = [""] * len(numbers)
     if real is not None:
         pictures = np.load(folder / "images.npy", mmap_mode="r")
-        # Of several facets the first stands for all; transparency is left out.
+        # Of several facets the first stands for all.
         shown = pictures.reshape(len(numbers), -1, *pictures.shape[-3:])[:, 0]
-        shown = shown[..., : model.input_shape[2]]
         found = faithfulness(model, objective, shown, real)
         for i, figure in enumerate(figures):
             figure["clean activation"] = f"{found.activation[i]:.4g}"
             figure["above real images"] = f"{found.percentile[i]:.1f} %"
             figure["rank among units"] = str(found.rank[i])
-        top = top_activations(model, objective.layers[0], numbers, real, min(9, len(real)))
-        for i, (number, patches) in enumerate(zip(numbers, top.patches, strict=True)):
-            plots.save(plots.spritemap(patches, columns=3), store.file(number, "_real.png"))
-            examples[i] = store.file(number, "_real.png").relative_to(folder).as_posix()
+        for first in range(0, len(numbers), _PATCHES):
+            some = numbers[first : first + _PATCHES]
+            top = top_activations(model, objective.layers[0], some, real, min(9, len(real)))
+            for i, (number, patches) in enumerate(zip(some, top.patches, strict=True), first):
+                plots.save(plots.spritemap(patches, columns=3), store.file(number, "_real.png"))
+                examples[i] = store.file(number, "_real.png").relative_to(folder).as_posix()
     entries = []
     for i, (number, unit) in enumerate(zip(numbers, store.units(numbers), strict=True)):
         dead = bool(len(unit.scores) > 1 and unit.scores.max() == unit.scores.min())
@@ -229,6 +239,10 @@ def _join(
         title=f"{model.name}: {objective.layers[0]}",
         about={name: str(config[name]) for name in ("size", "steps", "image", "key", "versions")},
     )
+
+
+_PATCHES = 64
+"""Units whose real patches are in memory at once."""
 
 
 def _stage(folder: Path, mark: int) -> Path:
