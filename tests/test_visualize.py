@@ -189,6 +189,7 @@ REFUSED = {
     "chunk": (LAYER, {"chunk": 0}, ValueError, "chunk: at least 1"),
     "size": (LAYER, {"size": 0}, ValueError, "size: at least 1"),
     "sizes": (LAYER, {"size": (3, 3, 3)}, ValueError, r"size: \(height, width\)"),
+    "fractional size": (LAYER, {"size": 3.5}, ValueError, r"size: \(height, width\)"),
     "image": (
         LAYER,
         {"image": "furier"},
@@ -229,6 +230,11 @@ def test_refused_before_anything_runs(name, monkeypatch):
 def test_a_sweep_refuses(layer, units, message):
     with pytest.raises(ValueError, match=message):
         rvis.sweep(MODEL, layer, units, **QUICK)
+
+
+def test_a_sweep_of_one_number_is_refused():
+    with pytest.raises(TypeError, match="units: a list of numbers was expected, given 3"):
+        rvis.sweep(MODEL, "relu", 3, **QUICK)
 
 
 def test_a_network_with_relus_of_its_own_is_drawn_too():

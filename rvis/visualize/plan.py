@@ -145,8 +145,8 @@ def _pair(
         return receptive_field(model, layers[0]).size
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2:
+    pair = (size, size) if isinstance(size, (int, np.integer)) else size
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
     return checks.count("size", pair[0]), checks.count("size", pair[1])
 

@@ -83,6 +83,8 @@ def sweep(
     shape = shown_shape(plan.algorithm.image)
     shapes = layer_shapes(model, shape)
     width = shapes[layer][-1] if layer in shapes else 1
+    if units is not None and not isinstance(units, Iterable):
+        raise TypeError(f"units: a list of numbers was expected, given {units!r}")
     given = range(width) if units is None else list(units)
     checks.integers("units", np.asarray(given), high=width, what=f"layer {layer!r}")
     numbers = [int(number) for number in given]
