@@ -98,6 +98,8 @@ class Recipe:
       label_smoothing: share of the target spread over all classes.
       crop: random shifts by up to so many pixels, with black beyond the border.
       flip: random mirror images.
+      cutout: side of the square at a random place of each image that is greyed out (DeVries &
+        Taylor 2017, Improved regularization of convolutional neural networks with cutout).
       small: side of the random windows that the first epochs train on, to save time.
       small_epochs: how many epochs do so (progressive resizing; the rest adapts to full size).
       ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
@@ -113,6 +115,7 @@ class Recipe:
     label_smoothing: float = 0.0
     crop: int = 4
     flip: bool = True
+    cutout: int = 0
     small: int = 0
     small_epochs: int = 0
     ema: float = 0.0
@@ -122,7 +125,7 @@ class Recipe:
         checks.count("epochs", self.epochs)
         checks.count("batch", self.batch)
         checks.choice("schedule", self.schedule, ("onecycle", "cosine"))
-        for name in ("crop", "small", "small_epochs"):
+        for name in ("crop", "cutout", "small", "small_epochs"):
             checks.count(name, getattr(self, name), low=0)
         checks.number("learning_rate", self.learning_rate, low=0)
         for name in ("momentum", "label_smoothing", "ema"):
@@ -160,14 +163,18 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     )
 
 
-def augment(key: Array, images: Array, *, crop: int, flip: bool, small: int = 0) -> Array:
-    """Random windows of images, and mirror images.
+def augment(
+    key: Array, images: Array, *, crop: int, flip: bool, cutout: int = 0, small: int = 0
+) -> Array:
+    """Random windows of images, mirror images and squares greyed out.
 
     Args:
       key: a typed key.
       images: (n, H, W, C).
       crop: how far a window of full size may shift, with black beyond the border.
       flip: whether half of the images are mirrored.
+      cutout: the side of a grey square in each image, its centre anywhere, so that it may lie
+        partly outside; 0 for none.
       small: the side of smaller windows to cut out of the image instead; 0 for none.
 
     Example:
@@ -192,6 +199,15 @@ def augment(key: Array, images: Array, *, crop: int, flip: bool, small: int = 0)
     if flip:
         mirrored = jax.random.bernoulli(mirror, shape=(n, 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)
+    if cutout:
+        centres = jax.random.randint(jax.random.fold_in(key, 1), (n, 2), 0, jnp.asarray(shape))
+        rows, columns = (
+            (jnp.arange(side) >= centre - cutout // 2)
+            & (jnp.arange(side) < centre - cutout // 2 + cutout)
+            for side, centre in zip(shape, centres.T[..., None], strict=True)
+        )
+        hidden = rows[:, :, None, None] & columns[:, None, :, None]
+        images = jnp.where(hidden, 0.5, images)
     return images
 
 
@@ -212,7 +228,7 @@ def _update(
     key = jax.random.fold_in(key, state.step)
     shuffle, attack = jax.random.split(key)
     x = images.astype(jnp.float32) / 255
-    x = augment(shuffle, x, crop=recipe.crop, flip=recipe.flip, small=small)
+    x = augment(shuffle, x, crop=recipe.crop, flip=recipe.flip, cutout=recipe.cutout, small=small)
     if adversary is not None:
         frozen = model.replace(params=state.variables)  # type: ignore[attr-defined]
         x = jax.lax.stop_gradient(adversary.perturb(attack, frozen, x, labels))

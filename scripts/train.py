@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--label-smoothing", type=float, default=default.label_smoothing)
     p.add_argument("--crop", type=int, default=default.crop)
     p.add_argument("--no-flip", action="store_true")
+    p.add_argument("--cutout", type=int, default=default.cutout)
     p.add_argument("--small", type=int, default=0, help="side of the windows of the first epochs")
     p.add_argument("--small-epochs", type=int, default=0)
     p.add_argument("--ema", type=float, default=default.ema)
@@ -85,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             label_smoothing=a.label_smoothing,
             crop=a.crop,
             flip=not a.no_flip,
+            cutout=a.cutout,
             small=a.small,
             small_epochs=a.small_epochs,
             ema=a.ema,

@@ -144,6 +144,15 @@ def test_augmentation_moves_windows_and_mirrors():
     assert set(np.unique(shifted[:, 4, 4, 0])) == {2, 3, 4, 5, 6}
 
 
+def test_cutout_greys_one_square_wherever_it_lands():
+    views = augment(jax.random.key(0), jnp.ones((256, 8, 8, 1)), crop=0, flip=False, cutout=4)
+    hidden = np.asarray(views[..., 0] == 0.5)
+    rows, columns = hidden.any(2).sum(1), hidden.any(1).sum(1)
+    np.testing.assert_array_equal(hidden.sum((1, 2)), rows * columns)
+    assert set(rows) == set(columns) == {2, 3, 4}
+    assert hidden.any(0).all()
+
+
 def test_restarts_never_raise_accuracy():
     attack = Adversary("l2", 0.8, 2)
     trained, _ = learn()
