@@ -21,6 +21,7 @@ from rvis import (
     receptive,
     regularizers,
     reports,
+    synthesis,
     taps,
     transforms,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "regularizers",
     "reports",
     "sweep",
+    "synthesis",
     "taps",
     "train",
     "transforms",

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rvis import checks
-from rvis.types import Array
+from rvis.types import Array, ArrayLike
 
 
 class Regularizer(Protocol):
@@ -326,6 +327,77 @@ def boundary(weight: float, *, width: int = 20, level: float = 0.5) -> Boundary:
         jnp.int32(checks.count("width", width)),
         _leaf("level", level, high=1),
     )
+
+
+@flax.struct.dataclass
+class Distance:
+    """See `distance`."""
+
+    weight: Array
+    reference: Array
+    where: Array
+    _kind: str = _told_apart(default="Distance")
+
+    def __call__(self, images: Array) -> Array:
+        """The penalty of images (n, H, W, C), a scalar."""
+        squares = jnp.square((_batch(images) - self.reference) * self.where)
+        return _weighted(self.weight, images, squares.sum())
+
+
+def distance(weight: float, reference: ArrayLike, where: ArrayLike = 1.0) -> Distance:
+    """The squared distance to an image where a mask says so: Σ((x − reference) ⊙ where)².
+
+    Args:
+      weight: at least 0. A weight λ published for the mean over pixels and channels is λ/(H·W·C).
+      reference: (H, W, C) in [0, 1].
+      where: (H, W), (H, W, 1) or (H, W, C) in [0, 1], how much each pixel counts; all by default.
+
+    Returns:
+      A penalty of images (n, H, W, C): a scalar, averaged over the n.
+
+    Raises:
+      TypeError, ValueError: naming the argument.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import regularizers
+      >>> grey = jnp.full((2, 2, 1), 0.5)
+      >>> top = jnp.array([[1.0, 1.0], [0.0, 0.0]])
+      >>> float(regularizers.distance(2.0, grey, top)(jnp.ones((1, 2, 2, 1))))
+      1.0
+
+    Reference: Santurkar et al. 2019, "Image synthesis with a single (robust)
+      classifier", section 3.2; MadryLab/robustness_applications, `inpainting.ipynb`.
+    """
+    image = checks.images("reference", reference)
+    if image.shape[0] != 1:
+        raise ValueError(f"reference: one image was expected, given {image.shape[0]}")
+    return Distance(_leaf("weight", weight), image[0], as_mask("where", where, image.shape[1:]))
+
+
+def as_mask(argument: str, given: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """`given` as (H, W, 1) or (H, W, C) in [0, 1], for images of `shape`.
+
+    Raises:
+      ValueError: naming the argument, for another shape, NaN or values outside [0, 1].
+      TypeError: naming it, for what is no array of numbers.
+    """
+    mask = np.asarray(given)
+    if not (np.issubdtype(mask.dtype, np.number) or mask.dtype == bool):
+        raise TypeError(f"{argument}: numbers in [0, 1] were expected, given {given!r}")
+    height, width, channels = shape
+    if mask.ndim == 0:
+        mask = np.broadcast_to(mask, (height, width, 1))
+    elif mask.ndim == 2:
+        mask = mask[..., None]
+    if mask.shape not in ((height, width, 1), (height, width, channels)):
+        raise ValueError(
+            f"{argument}: {(height, width)} or {(height, width, 1)} was expected, given shape "
+            f"{np.shape(given)}"
+        )
+    if not ((mask >= 0) & (mask <= 1)).all():
+        raise ValueError(f"{argument}: values in [0, 1] were expected, given others")
+    return jnp.asarray(mask, jnp.float32)
 
 
 # So high a power is a maximum in all but name.

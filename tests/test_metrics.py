@@ -226,7 +226,7 @@ REFUSED = [
     (metrics.deletion, {"images": IMAGES * 9}, ValueError, "images: values"),
     (metrics.deletion, {"target": 5}, ValueError, "target: 0 to 1 of the logits"),
     (metrics.deletion, {"target": [0, 1]}, ValueError, "target: one, or one for each of 3"),
-    (metrics.deletion, {"target": "dog"}, TypeError, "target: a class number"),
+    (metrics.deletion, {"target": "dog"}, ValueError, "target: a class number"),
     (metrics.deletion, {"model": 3}, TypeError, "model: an rvis.Model"),
     (metrics.deletion, {"pixels": 0}, ValueError, "pixels: at least 1"),
     (metrics.deletion, {"baseline": 2}, ValueError, "baseline: a number"),

@@ -371,7 +371,7 @@ def ask(model: Model, images: ArrayLike, target: Any, *, chunk: int | None = Non
     Args:
       model: any model.
       images: (n, H, W, C) or (H, W, C) in [0, 1].
-      target: a class (its logit), one class an image, or an objective.
+      target: a class (its logit) by number or name, one class an image, or an objective.
       chunk: None or a number of images.
 
     Raises:
@@ -383,7 +383,7 @@ def ask(model: Model, images: ArrayLike, target: Any, *, chunk: int | None = Non
     if chunk is not None:
         checks.count("chunk", chunk)
     shape = batch.shape[1:]
-    objective = _objective(model, target, shape)
+    objective = objectives.target("target", target, model, shape)
     if objective.batch_shape not in ((), (1,), (len(batch),)):
         raise ValueError(
             f"target: one, or one for each of {len(batch)} images, was expected, given "
@@ -391,20 +391,6 @@ def ask(model: Model, images: ArrayLike, target: Any, *, chunk: int | None = Non
         )
     labels = np.broadcast_to(objective.titles(model.classes), (len(batch),))
     return Question(batch, objective.broadcast(len(batch)), labels)
-
-
-def _objective(model: Model, target: Any, shape: tuple[int, int, int]) -> Objective:
-    if isinstance(target, Objective):
-        return objectives.check(target, model, shape)
-    array = np.asarray(target)
-    if array.dtype == bool or not np.issubdtype(array.dtype, np.integer) or array.ndim > 1:
-        raise TypeError(
-            "target: a class number, one for each image, or one of rvis.objectives was expected, "
-            f"given {target!r}"
-        )
-    objectives.check(objectives.logit(0), model, shape)
-    classes = layer_shapes(model, shape)[LOGITS][-1]
-    return objectives.logit(checks.integers("target", array, high=classes, what="the logits"))
 
 
 def scores(

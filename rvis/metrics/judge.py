@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rvis import checks, objectives, taps
 from rvis.objectives import Objective
-from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
+from rvis.types import Array, ArrayLike, Model
 
 Attribute = Callable[[Model, np.ndarray, Any], Any]
 """`attribute(model, images, target)`: (n, H, W, C) or (n, H, W), or something with such `maps`."""
@@ -29,20 +29,8 @@ class Judge:
         count, height, width, channels = self.images.shape
         shape = (height, width, channels)
         self.probability = probability and not isinstance(target, Objective)
-        if isinstance(target, Objective):
-            objective = objectives.check(target, model, shape)
-        else:
-            array = np.asarray(target)
-            if array.dtype == bool or not np.issubdtype(array.dtype, np.integer) or array.ndim > 1:
-                raise TypeError(
-                    "target: a class number, one for each image, or one of rvis.objectives was "
-                    f"expected, given {target!r}"
-                )
-            objectives.check(objectives.logit(0), model, shape)
-            classes = layer_shapes(model, shape)[LOGITS][-1]
-            units = checks.integers("target", array, high=classes, what="the logits")
-            kind = objectives.probability if probability else objectives.logit
-            objective = kind(units)
+        kind = objectives.probability if probability else objectives.logit
+        objective = objectives.target("target", target, model, shape, kind=kind)
         if objective.batch_shape not in ((), (1,), (count,)):
             raise ValueError(
                 f"target: one, or one for each of {count} images, was expected, given "

@@ -17,6 +17,7 @@ from rvis.objectives.coupled import (
     gram_cosine,
     interpolate,
 )
+from rvis.objectives.targets import target
 from rvis.objectives.units import Channel, Neuron, Probability, channel, logit, neuron, probability
 from rvis.objectives.vectors import (
     Direction,
@@ -61,5 +62,6 @@ __all__ = [
     "match",
     "neuron",
     "probability",
+    "target",
     "tensor_direction",
 ]

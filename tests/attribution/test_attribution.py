@@ -104,7 +104,7 @@ REFUSED = {
     "class": ({"target": 2}, ValueError, "target: 0 to 1 of the logits were expected, given 2"),
     "classes": ({"target": [0, 1]}, ValueError, "target: one, or one for each of 7 images"),
     "float": ({"target": 0.5}, TypeError, "target: a class number"),
-    "word": ({"target": "dog"}, TypeError, "target: a class number"),
+    "word": ({"target": "c9"}, ValueError, "target: unknown 'c9'; did you mean 'c"),
     "layer": ({"target": objectives.channel("relo", 0)}, ValueError, "layer: unknown 'relo'"),
     "unit": ({"target": objectives.channel("relu", 9)}, ValueError, "unit: 0 to 3"),
     "chunk": ({"chunk": 0}, ValueError, "chunk: at least 1"),

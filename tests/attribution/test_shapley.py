@@ -298,7 +298,7 @@ def test_interrupted_work_goes_on(solve, tmp_path, monkeypatch):
         ({"baseline": np.zeros((2, 2, 3), np.float32)}, ValueError, "baseline"),
         ({"target": 3}, ValueError, "target"),
         ({"target": [0, 1]}, ValueError, "target"),
-        ({"target": "cat"}, TypeError, "target"),
+        ({"target": "cat"}, ValueError, "target"),
         ({"target": None}, TypeError, "target"),
         ({"chunk": 0}, ValueError, "chunk"),
         ({"images": IMAGES + 2}, ValueError, "images"),
