@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import sys
 import time
@@ -23,6 +24,7 @@ import numpy as np
 
 import rvis
 from rvis import files
+from rvis.data import Dataset
 from rvis.models import convert, registry
 from rvis.train import Adversary, Recipe, describe
 
@@ -35,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("data", type=Path)
     p.add_argument("--out", type=Path, required=True, help="the model's folder")
     p.add_argument("--weights", default="random", help="a file to start from; random by default")
+    p.add_argument(
+        "--config",
+        type=json.loads,
+        default={},
+        help="fields of the architecture that differ, as JSON, for random weights:\n"
+        """'{"stages": [1, 1, 1], "widths": [16, 32, 64]}'""",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--epochs", type=int, default=default.epochs)
     p.add_argument("--batch", type=int, default=default.batch)
@@ -68,6 +77,22 @@ def command(arguments: list[str], paths: tuple[str, ...]) -> str:
     return shlex.join(["python", "scripts/train.py", *words])
 
 
+def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
+    """The network to go on from, or an untrained one for the images and classes of the data."""
+    if a.weights != "random":
+        if a.config:
+            raise ValueError("config: none was expected beside weights, which bring their own")
+        return rvis.load(a.architecture, weights=a.weights)
+    return registry.build(
+        a.architecture,
+        weights="random",
+        config={**a.config, "classes": len(training.classes)},
+        key=a.seed,
+        input_shape=training.images.shape[1:],
+        classes=training.classes,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Trains, evaluates and writes; the exit status."""
     p = parser()
@@ -93,8 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
             adversary=adversary,
         )
         attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
-        model = rvis.load(a.architecture, weights=a.weights, key=a.seed)
         training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
+        model = start(a, training)
         started = time.perf_counter()
         a.out.mkdir(parents=True, exist_ok=True)
         checkpoint = a.out / "checkpoint.npz"

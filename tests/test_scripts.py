@@ -52,6 +52,23 @@ def test_training_writes_weights_and_a_card(trained):
     assert rvis.load(trained).classes == tuple("0123456789")
 
 
+def test_an_architecture_can_be_trained_at_another_width(digits, tmp_path):
+    words = [
+        *("mnist_cnn", str(digits), "--config", '{"widths": [4, 8]}'),
+        *("--epochs", "1", "--batch", "200", "--attacked", "10", "--out", str(tmp_path / "narrow")),
+    ]
+    assert train.main(words) == 0
+    model = rvis.load(tmp_path / "narrow")
+    assert rvis.layer_shapes(model)["conv2"][-1] == 8
+
+
+def test_a_configuration_beside_weights_is_refused(trained, digits, tmp_path, capsys):
+    weights = str(trained / "weights.safetensors")
+    words = ["mnist_cnn", str(digits), "--weights", weights, "--config", '{"widths": [4, 8]}']
+    assert train.main([*words, "--out", str(tmp_path)]) == 2
+    assert "config: none was expected" in capsys.readouterr().err
+
+
 def test_evaluation_agrees_with_the_card(trained, digits, capsys):
     assert evaluate.main([str(trained), str(digits)]) == 0
     assert "clean" in capsys.readouterr().out
