@@ -1,6 +1,7 @@
 """The one ascent step and the one runner that serve every task."""
 
 from rvis.core.ascent import Algorithm, Ascent, AscentInfo, AscentState, Problem, energy
+from rvis.core.lbfgs import BoxLBFGS, BoxState
 from rvis.core.runner import Outcome, drive, init, run, segment_length, width_for
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "Ascent",
     "AscentInfo",
     "AscentState",
+    "BoxLBFGS",
+    "BoxState",
     "Outcome",
     "Problem",
     "drive",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from rvis.models.layers import Conv, adaptive_avg_pool, flatten, max_pool
+from rvis.models.layers import Conv, Pool, adaptive_avg_pool, flatten, max_pool
 from rvis.types import Relu, Tap, identity
 
 _CONVOLUTIONS = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
@@ -38,7 +38,13 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         del train
         entry = 0
@@ -48,7 +54,7 @@ class AlexNet(nn.Module):
             x = tap(f"relu{i}", relu(x))
             entry += 2
             if i in _POOLED:
-                x = tap(f"pool{i}", max_pool(x, 3, 2))
+                x = tap(f"pool{i}", pool(x, 3, 2))
                 entry += 1
         x = flatten(adaptive_avg_pool(x, 6))
         for i, entry in ((6, 1), (7, 4)):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rvis.models.layers import Conv, max_pool
+from rvis.models.layers import Conv, Pool, max_pool
 from rvis.types import Relu, Tap, identity
 
 _BLOCKS = {
@@ -53,7 +53,13 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         def convolved(
             name: str, x: jax.Array, features: int, kernel: int, stride: int = 1
@@ -76,20 +82,20 @@ class GoogLeNet(nn.Module):
                 y = convolved(f"{name}.{branch}.0", x, reduced, 1)
                 y = convolved(f"{name}.{branch}.1", y, features, 3)
                 branches.append(tap(f"{name}.{branch}", y))
-            y = tap(f"{name}.branch4.0", max_pool(x, 3, 1, padding=1, ceil=True))
+            y = tap(f"{name}.branch4.0", pool(x, 3, 1, padding=1, ceil=True))
             y = convolved(f"{name}.branch4.1", y, pooled, 1)
             branches.append(tap(f"{name}.branch4", y))
             return tap(name, jnp.concatenate(branches, -1))
 
         x = convolved("conv1", x, 64, 7, 2)
-        x = tap("maxpool1", max_pool(x, 3, 2, ceil=True))
+        x = tap("maxpool1", pool(x, 3, 2, ceil=True))
         x = convolved("conv2", x, 64, 1)
         x = convolved("conv3", x, 192, 3)
-        x = tap("maxpool2", max_pool(x, 3, 2, ceil=True))
+        x = tap("maxpool2", pool(x, 3, 2, ceil=True))
         for block, channels in _BLOCKS.items():
             x = inception(f"inception{block}", x, channels)
             if block in _POOL_AFTER:
                 name, window = _POOL_AFTER[block]
-                x = tap(name, max_pool(x, window, 2, ceil=True))
+                x = tap(name, pool(x, window, 2, ceil=True))
         x = tap("avgpool", x.mean((1, 2)))
         return tap("fc", nn.Dense(self.classes, name="fc")(x))

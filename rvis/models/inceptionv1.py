@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis.models.layers import Conv, max_pool
+from rvis.models.layers import Conv, Pool, max_pool
 from rvis.types import Relu, Tap, identity
 
 _BLOCKS = {
@@ -86,7 +86,13 @@ class InceptionV1(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         del train
 
@@ -104,23 +110,23 @@ class InceptionV1(nn.Module):
                 narrow = f"{branch}_bottleneck"
                 y = convolved(narrow, x, named(narrow, reduced, 1))
                 branches.append(convolved(branch, y, named(branch, features, size)))
-            y = tap(f"{name}_pool", max_pool(x, 3, 1, padding=1))
+            y = tap(f"{name}_pool", pool(x, 3, 1, padding=1))
             reduce = f"{name}_pool_reduce"
             branches.append(convolved(reduce, y, named(reduce, pooled, 1)))
             return tap(name, jnp.concatenate(branches, -1))
 
         stem = Conv(64, 7, 2, ((2, 3), (2, 3)), name="conv2d0_pre_relu_conv")
         x = convolved("conv2d0", x, stem)
-        x = tap("maxpool0", max_pool(x, 3, 2, padding=_AT_THE_END))
+        x = tap("maxpool0", pool(x, 3, 2, padding=_AT_THE_END))
         x = tap("localresponsenorm0", local_response_norm(x))
         x = convolved("conv2d1", x, named("conv2d1", 64, 1))
         x = convolved("conv2d2", x, named("conv2d2", 192, 3))
         x = tap("localresponsenorm1", local_response_norm(x))
-        x = tap("maxpool1", max_pool(x, 3, 2, padding=_AT_THE_END))
+        x = tap("maxpool1", pool(x, 3, 2, padding=_AT_THE_END))
         for block, channels in _BLOCKS.items():
             x = mixed(block, x, channels)
             if block in _POOL_AFTER:
-                x = tap(_POOL_AFTER[block], max_pool(x, 3, 2, padding=_AT_THE_END))
+                x = tap(_POOL_AFTER[block], pool(x, 3, 2, padding=_AT_THE_END))
         x = tap("avgpool0", x.mean((1, 2)))
         x = nn.Dense(self.classes, name="softmax2_pre_activation_matmul")(x)
         x = tap("softmax2_pre_activation_matmul", x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -283,6 +283,32 @@ def avg_pool(
     """Average-pooling of (n, H, W, C); `count_padding` as PyTorch's `count_include_pad`."""
     pads = _pads(x, window, stride, padding, ceil)
     return nn.avg_pool(x, (window, window), (stride, stride), pads, count_include_pad=count_padding)
+
+
+class Pool(Protocol):
+    """What `max_pool` is called with; another pooling can be put in its place."""
+
+    def __call__(
+        self,
+        x: jax.Array,
+        window: int,
+        stride: int,
+        *,
+        padding: int | str | Pads = 0,
+        ceil: bool = False,
+    ) -> jax.Array: ...
+
+
+def average_instead(
+    x: jax.Array,
+    window: int,
+    stride: int,
+    *,
+    padding: int | str | Pads = 0,
+    ceil: bool = False,
+) -> jax.Array:
+    """The mean of each of the windows that `max_pool` takes the maximum of, without the padding."""
+    return avg_pool(x, window, stride, padding=padding, ceil=ceil, count_padding=False)
 
 
 def _pads(x: jax.Array, window: int, stride: int, padding: int | str | Pads, ceil: bool) -> Pads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from rvis.models.layers import Conv, flatten, max_pool
+from rvis.models.layers import Conv, Pool, flatten, max_pool
 from rvis.types import Relu, Tap, identity
 
 
@@ -21,13 +21,19 @@ class MnistCNN(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         del train
         for i, width in enumerate(self.widths, 1):
             x = tap(f"conv{i}", Conv(width, 5, padding=2, name=f"conv{i}")(x))
             x = tap(f"relu{i}", relu(x))
-            x = tap(f"pool{i}", max_pool(x, 2, 2))
+            x = tap(f"pool{i}", pool(x, 2, 2))
         x = tap("fc1", nn.Dense(self.dense, name="fc1")(flatten(x)))
         x = tap("relu3", relu(x))
         return tap("fc2", nn.Dense(self.classes, name="fc2")(x))

@@ -27,6 +27,7 @@ from rvis.models import convert
 from rvis.models.alexnet import AlexNet
 from rvis.models.googlenet import GoogLeNet
 from rvis.models.inceptionv1 import InceptionV1
+from rvis.models.layers import average_instead
 from rvis.models.mnist import MnistCNN
 from rvis.models.resnet import ResNet
 from rvis.models.vgg import VGG
@@ -106,9 +107,9 @@ def _takes_relu(module: object) -> bool:
     return "relu" in inspect.signature(type(module).__call__).parameters
 
 
-def _keywords(module: object, tap: Tap, relu: Relu) -> dict[str, Any]:
+def _keywords(module: object, tap: Tap, relu: Relu, **more: Any) -> dict[str, Any]:
     """The keywords of `module.__call__` that rvis knows the values of."""
-    given = {**_INFERENCE, "tap": tap, "relu": relu}
+    given = {**_INFERENCE, "tap": tap, "relu": relu, **more}
     accepted = inspect.signature(type(module).__call__).parameters
     if relu is not jax.nn.relu and "relu" not in accepted:
         raise ValueError(
@@ -146,6 +147,7 @@ class LinenApply:
       module: any Linen module that maps (n, H, W, C) to logits (n, classes).
       mean: subtracted from the images, one number or one a channel.
       std: what they are divided by then.
+      averaged: whether averages take the place of maxima wherever the module pools.
 
     Example:
       >>> import jax.numpy as jnp
@@ -161,11 +163,25 @@ class LinenApply:
     module: nn.Module
     mean: Floats = (0.0,)
     std: Floats = (1.0,)
+    averaged: bool = False
 
     @property
     def takes_relu(self) -> bool:
         """Whether a rule for the ReLU's gradient can be put in."""
         return _takes_relu(self.module)
+
+    def with_average_pooling(self) -> LinenApply:
+        """The same network with averages in the place of maxima (Gatys 2015).
+
+        Raises:
+          ValueError: naming `pooling`, where the module's `__call__` takes no `pool=`.
+        """
+        if "pool" not in inspect.signature(type(self.module).__call__).parameters:
+            raise ValueError(
+                f"pooling: {type(self.module).__name__} pools by itself, so that averages cannot "
+                "be put in; give its __call__ a keyword `pool` and use it there"
+            )
+        return dataclasses.replace(self, averaged=True)
 
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
@@ -175,7 +191,8 @@ class LinenApply:
         Raises:
           ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
         """
-        keywords = _keywords(self.module, tap, relu)
+        pooling = {"pool": average_instead} if self.averaged else {}
+        keywords = _keywords(self.module, tap, relu, **pooling)
         x = _normalised(images, self.mean, self.std)
         logits: Any
         if "tap" in keywords:

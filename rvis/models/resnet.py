@@ -7,7 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
-from rvis.models.layers import Conv, max_pool
+from rvis.models.layers import Conv, Pool, max_pool
 from rvis.types import Relu, Tap, identity
 
 
@@ -65,7 +65,13 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         large = self.stem == "imagenet"
         kernel, stride = (7, 2) if large else (3, 1)
@@ -76,7 +82,7 @@ class ResNet(nn.Module):
         x = tap("bn1", norm(x))
         x = tap("relu", relu(x))
         if large:
-            x = tap("maxpool", max_pool(x, 3, 2, padding=1))
+            x = tap("maxpool", pool(x, 3, 2, padding=1))
         for s, (blocks, width) in enumerate(zip(self.stages, self.widths, strict=True), 1):
             for b in range(blocks):
                 name = f"layer{s}.{b}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from rvis.models.layers import Conv, adaptive_avg_pool, flatten, max_pool
+from rvis.models.layers import Conv, Pool, adaptive_avg_pool, flatten, max_pool
 from rvis.types import Relu, Tap, identity
 
 
@@ -39,7 +39,13 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, tap: Tap = identity, relu: Relu = nn.relu, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        tap: Tap = identity,
+        relu: Relu = nn.relu,
+        pool: Pool = max_pool,
+        train: bool = False,
     ) -> jax.Array:
         entry = 0
         for s, (convolutions, width) in enumerate(zip(self.stages, self.widths, strict=True), 1):
@@ -56,7 +62,7 @@ class VGG(nn.Module):
                     x = tap(f"bn{s}_{i}", norm(x))
                 x = tap(f"relu{s}_{i}", relu(x))
                 entry += 3 if self.norm else 2
-            x = tap(f"pool{s}", max_pool(x, 2, 2))
+            x = tap(f"pool{s}", pool(x, 2, 2))
             entry += 1
         x = flatten(adaptive_avg_pool(x, 7))
         for i, entry in ((6, 0), (7, 3)):

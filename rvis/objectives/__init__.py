@@ -18,6 +18,7 @@ from rvis.objectives.coupled import (
     interpolate,
 )
 from rvis.objectives.targets import target
+from rvis.objectives.texture import Gram, gram, gram_matrix
 from rvis.objectives.units import Channel, Neuron, Probability, channel, logit, neuron, probability
 from rvis.objectives.vectors import (
     Direction,
@@ -39,6 +40,7 @@ __all__ = [
     "Direction",
     "Diversity",
     "Function",
+    "Gram",
     "Guide",
     "Interpolation",
     "Layer",
@@ -54,7 +56,9 @@ __all__ = [
     "direction",
     "diversity",
     "function",
+    "gram",
     "gram_cosine",
+    "gram_matrix",
     "guide",
     "interpolate",
     "layer",

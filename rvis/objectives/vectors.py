@@ -21,7 +21,7 @@ from rvis.objectives.base import (
 from rvis.types import Array, ArrayLike, Units
 
 
-class _OfLayer(Objective):
+class OfLayer(Objective):
     """What objectives of one whole layer share."""
 
     layer: str
@@ -33,7 +33,7 @@ class _OfLayer(Objective):
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         checks.choice("layer", self.layer, shapes)
 
-    def _named(self, sign: str) -> np.ndarray:
+    def named(self, sign: str) -> np.ndarray:
         """`layer·v` for one objective, `layer·v0` and so on for many."""
         if not self.batch_shape:
             return np.asarray(f"{self.layer}{sign}", object)
@@ -43,7 +43,7 @@ class _OfLayer(Objective):
 
 
 @flax.struct.dataclass
-class Layer(_OfLayer):
+class Layer(OfLayer):
     """See `layer`."""
 
     layer: str = flax.struct.field(pytree_node=False)
@@ -88,7 +88,7 @@ _LEAST_COSINE = 0.1
 
 
 @flax.struct.dataclass
-class Direction(_OfLayer):
+class Direction(OfLayer):
     """See `direction`."""
 
     layer: str = flax.struct.field(pytree_node=False)
@@ -108,19 +108,19 @@ class Direction(_OfLayer):
         return _towards(x, self.vector, self.cosine_power).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        _OfLayer.check(self, shapes, classes)
+        OfLayer.check(self, shapes, classes)
         width = shapes[self.layer][-1]
         if np.shape(self.vector)[-1] != width:
             raise ValueError(
                 f"vector: {width} entries were expected, one a channel of {self.layer!r}, given "
                 f"shape {np.shape(self.vector)}"
             )
-        _refuse_nan("vector", self.vector)
+        refuse_nan("vector", self.vector)
         if self.position is not None:
             check_position(self.position, self.layer, shapes[self.layer])
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self._named("·v")
+        return self.named("·v")
 
 
 def direction(
@@ -162,7 +162,7 @@ def direction(
 
 
 @flax.struct.dataclass
-class TensorDirection(_OfLayer):
+class TensorDirection(OfLayer):
     """See `tensor_direction`."""
 
     layer: str = flax.struct.field(pytree_node=False)
@@ -180,7 +180,7 @@ class TensorDirection(_OfLayer):
         return _towards(x, self.tensor, self.cosine_power).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        _OfLayer.check(self, shapes, classes)
+        OfLayer.check(self, shapes, classes)
         shape, given = shapes[self.layer], np.shape(self.tensor)[-3:]
         fits = (
             len(shape) == 3
@@ -192,10 +192,10 @@ class TensorDirection(_OfLayer):
                 f"tensor: (h, w, C) within {shape}, as {self.layer!r} is, was expected, given "
                 f"{given}"
             )
-        _refuse_nan("tensor", self.tensor)
+        refuse_nan("tensor", self.tensor)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self._named("·t")
+        return self.named("·t")
 
 
 def tensor_direction(
@@ -232,7 +232,7 @@ def tensor_direction(
 
 
 @flax.struct.dataclass
-class Match(_OfLayer):
+class Match(OfLayer):
     """See `match`."""
 
     layer: str = flax.struct.field(pytree_node=False)
@@ -251,16 +251,16 @@ class Match(_OfLayer):
         return -(distance / jnp.where(size > 0, size, 1)).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        _OfLayer.check(self, shapes, classes)
+        OfLayer.check(self, shapes, classes)
         shape, given = shapes[self.layer], np.shape(self.target)
         if given[len(given) - self.rank :] != shape:
             raise ValueError(
                 f"target: {shape}, as {self.layer!r} is, was expected, given shape {given}"
             )
-        _refuse_nan("target", self.target)
+        refuse_nan("target", self.target)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self._named(" like target")
+        return self.named(" like target")
 
 
 def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
@@ -296,7 +296,7 @@ def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
 
 
 @flax.struct.dataclass
-class Guide(_OfLayer):
+class Guide(OfLayer):
     """See `guide`."""
 
     layer: str = flax.struct.field(pytree_node=False)
@@ -309,17 +309,17 @@ class Guide(_OfLayer):
         return (activations[self.layer] @ self.features.T).max(-1).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        _OfLayer.check(self, shapes, classes)
+        OfLayer.check(self, shapes, classes)
         width = shapes[self.layer][-1]
         if np.shape(self.features)[-1] != width:
             raise ValueError(
                 f"features: {width} entries each were expected, one a channel of {self.layer!r}, "
                 f"given shape {np.shape(self.features)}"
             )
-        _refuse_nan("features", self.features)
+        refuse_nan("features", self.features)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self._named(" guided")
+        return self.named(" guided")
 
 
 def guide(layer: str, features: ArrayLike) -> Guide:
@@ -357,6 +357,7 @@ def _power(given: ArrayLike | None) -> Array | None:
     return jnp.asarray(array, jnp.float32)
 
 
-def _refuse_nan(argument: str, value: Any) -> None:
+def refuse_nan(argument: str, value: Any) -> None:
+    """Raises ValueError, naming the argument, for anything but finite numbers."""
     if not np.all(np.isfinite(value)):
         raise ValueError(f"{argument}: finite numbers were expected, given NaN or infinity")

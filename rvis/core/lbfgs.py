@@ -1,0 +1,157 @@
+"""Descent by limited-memory BFGS inside the box, in the form of the one step."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rvis.core.ascent import AscentInfo, Problem, energy
+from rvis.images import Pixel
+from rvis.types import Array, Model
+
+
+@flax.struct.dataclass
+class BoxState:
+    """Where a descent stands.
+
+    Attributes:
+      step: how many evaluations there were.
+      point: (1, H, W, C), the last accepted.
+      gradient: there, of what is minimised.
+      value: there; inf before the first evaluation.
+      direction: of the search in hand.
+      length: of the step along it that the next evaluation tries.
+      moves: (memory, H·W·C) differences of accepted points, the newest last; 0 where there are
+        fewer.
+      turns: likewise, of their gradients.
+    """
+
+    step: Array
+    point: Array
+    gradient: Array
+    value: Array
+    direction: Array
+    length: Array
+    moves: Array
+    turns: Array
+
+
+@flax.struct.dataclass
+class BoxLBFGS:
+    """Limited-memory BFGS inside [0, 1]: a two-metric projection, one evaluation a step.
+
+    Coordinates that lie on a bound and would leave it are held. The two-loop recursion, over the
+    free coordinates of the remembered differences, gives a direction; points of the path
+    clip(x + α·d) are tried with α = 1, ½, ¼ … until one satisfies Armijo's condition. A step is one
+    such trial, so that many images run side by side however long the search of each is. (The
+    L-BFGS-B of Byrd et al. 1995 finds the bounds to hold by a generalised Cauchy point instead;
+    optax's has no bounds, and a line search of its own inside each step.)
+
+    Attributes:
+      image: the positions, which are the images.
+      memory: differences remembered.
+
+    Reference: Bertsekas 1982, Projected Newton methods for optimization problems with simple
+      constraints; Nocedal & Wright 2006, Numerical Optimization, algorithm 7.4; Schmidt, Kim & Sra
+      2011, Projected Newton-type methods in machine learning, section 3.
+    """
+
+    image: Pixel = flax.struct.field(pytree_node=False)
+    memory: int = flax.struct.field(pytree_node=False, default=10)
+
+    def init(self, key: Array, position: Array | None = None) -> BoxState:
+        """At the image (1, H, W, C) of `position`, which there must be."""
+        del key
+        assert position is not None
+        still = jnp.zeros_like(position)
+        history = jnp.zeros((self.memory, position.size), jnp.float32)
+        inf, one = jnp.float32(jnp.inf), jnp.float32(1)
+        return BoxState(jnp.int32(0), position, still, inf, still, one, history, history)
+
+    def images(self, state: BoxState) -> Array:
+        """The point that the next step evaluates, (1, H, W, C)."""
+        return self._trial(state)
+
+    def _trial(self, state: BoxState) -> Array:
+        return jnp.clip(state.point + state.length * state.direction, 0, 1)
+
+    def step(
+        self, key: Array, state: BoxState, model: Model, problem: Problem
+    ) -> tuple[BoxState, AscentInfo]:
+        """One evaluation."""
+
+        def cost(images: Array) -> tuple[Array, Array]:
+            total, score = energy(images, key, model, problem)
+            return -total, score
+
+        trial = self._trial(state)
+        (value, score), gradient = jax.value_and_grad(cost, has_aux=True)(trial)
+        move = trial - state.point
+        first = jnp.isinf(state.value)
+        accepted = first | (value <= state.value + _ARMIJO * jnp.vdot(state.gradient, move))
+        turn = gradient - state.gradient
+        curved = jnp.vdot(move, turn) > _CURVED * jnp.vdot(turn, turn)
+        remembered = accepted & curved & ~first
+        # Where no step is short enough, what is remembered is no help.
+        lost = ~accepted & (state.length < _SHORTEST)
+
+        def pushed(history: Array, latest: Array) -> Array:
+            longer = jnp.concatenate([history[1:], latest.reshape(1, -1)])
+            return jnp.where(remembered, longer, jnp.where(lost, 0, history))
+
+        moves, turns = pushed(state.moves, move), pushed(state.turns, turn)
+        point = jnp.where(accepted, trial, state.point)
+        slope = jnp.where(accepted, gradient, state.gradient)
+        again = accepted | lost
+        direction = self._direction(point, slope, moves, turns)
+        state = BoxState(
+            state.step + 1,
+            point,
+            slope,
+            jnp.where(accepted, value, state.value),
+            jnp.where(again, direction, state.direction),
+            jnp.where(again, 1, state.length / 2),
+            moves,
+            turns,
+        )
+        return state, AscentInfo(score, -value)
+
+    def _direction(self, point: Array, gradient: Array, moves: Array, turns: Array) -> Array:
+        """−H·g over the free coordinates."""
+        held = ((point <= 0) & (gradient > 0)) | ((point >= 1) & (gradient < 0))
+        free = jnp.where(held, 0, 1).reshape(-1).astype(jnp.float32)
+        slope = gradient.reshape(-1) * free
+        moves, turns = moves * free, turns * free
+        curvature, sizes = (moves * turns).sum(1), jnp.square(turns).sum(1)
+        usable = curvature > _CURVED * sizes
+        rho = jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
+
+        def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            move, turn, rho = pair
+            alpha = rho * jnp.vdot(move, q)
+            return q - alpha * turn, alpha
+
+        def forth(q: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
+            move, turn, rho, alpha = pair
+            return q + move * (alpha - rho * jnp.vdot(turn, q)), None
+
+        q, alphas = lax.scan(back, slope, (moves, turns, rho), reverse=True)
+        newest = self.memory - 1 - jnp.argmax(usable[::-1])
+        scale = curvature[newest] / jnp.where(usable[newest], sizes[newest], 1)
+        # Without curvature, a step by which a pixel changes by a thousandth.
+        length = jnp.linalg.norm(slope)
+        cautious = 1e-3 * jnp.sqrt(slope.size) / jnp.where(length > 0, length, 1)
+        q, _ = lax.scan(
+            forth, q * jnp.where(usable.any(), scale, cautious), (moves, turns, rho, alphas)
+        )
+        q = q * free
+        downhill = jnp.vdot(q, slope) > 0
+        return -jnp.where(downhill, q, cautious * slope).reshape(gradient.shape)
+
+
+_ARMIJO = 1e-4
+_CURVED = 1e-8
+"""Of ‖y‖²: what sᵀy must exceed for a pair to be kept."""
+_SHORTEST = 1e-6

@@ -1,0 +1,6 @@
+"""Texture and style: pictures whose features go together as another picture's do."""
+
+from rvis.style.colours import match_histogram
+from rvis.style.synthesis import StyleResult, statistics, texture, transfer
+
+__all__ = ["StyleResult", "match_histogram", "statistics", "texture", "transfer"]

@@ -1,0 +1,251 @@
+"""Texture and style: Gram matrices, colours, pooling, and what a climb must do."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+import rvis
+from rvis import core, objectives, style
+from rvis.style import colours
+from rvis.style.layers import contents, defaults, terms, textures
+from rvis.style.synthesis import pooled
+
+RNG = np.random.default_rng(0)
+CONTENT, STYLE, OTHER = RNG.uniform(0.2, 0.8, (3, 6, 8, 3)).astype(np.float32)
+ON_TOY = {"content_layers": "relu", "style_layers": ["conv", "relu"], "progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toys.pointwise(bias=0.2)
+
+
+def gram64(activations):
+    flat = np.asarray(activations, np.float64).reshape(-1, activations.shape[-1])
+    return flat.T @ flat / len(flat)
+
+
+def test_a_gram_matrix_is_the_mean_product_of_features():
+    x = RNG.standard_normal((2, 5, 7, 11)).astype(np.float32)
+    expected = np.stack([gram64(one) for one in x])
+    np.testing.assert_allclose(objectives.gram_matrix(x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(objectives.gram_matrix(x[0]), expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_texture_loss_is_that_of_the_paper():
+    x, y = RNG.standard_normal((2, 4, 6, 5))
+    places, features = 24, 5
+    first, second = (np.einsum("hwi,hwj->ij", one, one) for one in (x, y))
+    expected = np.square(first - second).sum() / (4 * features**2 * places**2)
+    goal = objectives.gram("conv", gram64(y))
+    found = -goal({"conv": jnp.asarray(x, jnp.float32)[None]})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_paper():
+    x, y = RNG.standard_normal((2, 4, 6, 5))
+    goal = objectives.gram("conv", gram64(y))
+    found = jax.grad(lambda a: -goal({"conv": a[None]}))(jnp.asarray(x, jnp.float32))
+    flat = x.reshape(-1, 5)
+    expected = flat @ (gram64(x) - gram64(y)) / (5**2 * len(flat))
+    np.testing.assert_allclose(found.reshape(-1, 5), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_by_default_a_blank_picture_costs_one_of_each(model):
+    blank = model.replace(params=jax.tree.map(jnp.zeros_like, model.params))
+    wanted = terms("style_layers", ["conv", "relu"], (), model)
+    zero = rvis.record(blank, CONTENT, ["conv", "relu"])
+    np.testing.assert_allclose(textures(model, [STYLE], [1.0], wanted)(zero), -1, rtol=1e-5)
+    np.testing.assert_allclose(contents(model, CONTENT, wanted)(zero), -1, rtol=1e-5)
+
+
+def test_explicit_weights_give_the_published_sum(model):
+    wanted = terms("style_layers", {"conv": 2.0, "relu": 3.0}, (), model)
+    own = rvis.record(model, CONTENT, ["conv", "relu"])
+    other = rvis.record(model, STYLE, ["conv", "relu"])
+    losses = {
+        name: np.square(gram64(own[name][0]) - gram64(other[name][0])).sum() / (4 * 4**2)
+        for name in own
+    }
+    found = textures(model, [jnp.asarray(STYLE)], [1.0], wanted)(own)
+    np.testing.assert_allclose(-found, 2 * losses["conv"] + 3 * losses["relu"], rtol=1e-4)
+    squares = {n: np.square(np.asarray(own[n] - other[n])).sum() / 2 for n in own}
+    found = contents(model, jnp.asarray(STYLE), wanted)(own)
+    np.testing.assert_allclose(-found, 2 * squares["conv"] + 3 * squares["relu"], rtol=1e-4)
+
+
+def test_the_total_never_falls_and_styles_come_nearer(model):
+    result = style.transfer(model, CONTENT, STYLE, ratio=1e-3, steps=40, **ON_TOY)
+    assert (np.diff(result.scores) >= 0).all()
+    assert result.style_loss < 0.05 * -result.scores[0]
+    assert result.images.min() >= 0 and result.images.max() <= 1
+
+
+def test_a_high_ratio_keeps_the_content_and_a_low_one_the_style(model):
+    result = style.transfer(model, CONTENT, STYLE, ratio=[1e3, 1, 1e-3], steps=30, **ON_TOY)
+    assert (np.diff(result.style_loss) < 0).all()
+    assert (np.diff(result.content_loss) > 0).all()
+    assert np.abs(result.images[0] - CONTENT).max() < 0.05
+
+
+def test_six_ratios_are_one_program_and_the_next_six_the_same(model):
+    first = style.transfer(model, CONTENT, STYLE, ratio=np.geomspace(1, 1e-3, 6), steps=4, **ON_TOY)
+    size = core.run._cache_size()
+    style.transfer(model, STYLE, OTHER, ratio=np.geomspace(9, 1e-2, 6), steps=4, **ON_TOY)
+    assert core.run._cache_size() == size
+    alone = style.transfer(model, CONTENT, STYLE, ratio=1e-3, steps=4, **ON_TOY)
+    np.testing.assert_allclose(alone.images, first.images[-1], atol=1e-5)
+
+
+def test_adam_serves_as_well(model):
+    result = style.transfer(
+        model, CONTENT, STYLE, ratio=1e-3, optimizer=rvis.optimizers.adam(0.02), steps=60, **ON_TOY
+    )
+    assert result.scores[-1] > 0.3 * result.scores[0]
+
+
+def test_several_styles_mix_by_their_shares(model):
+    def losses(shares):
+        result = style.transfer(
+            model, CONTENT, [STYLE, OTHER**3], shares=shares, ratio=1e-4, steps=40, **ON_TOY
+        )
+        seen = rvis.record(model, result.images, "conv")["conv"][0]
+        goals = [rvis.record(model, one, "conv")["conv"][0] for one in (STYLE, OTHER**3)]
+        return [np.square(gram64(seen) - gram64(goal)).sum() for goal in goals]
+
+    mostly_first, mostly_second = losses([9, 1]), losses([1, 9])
+    assert mostly_first[0] < mostly_second[0]
+    assert mostly_first[1] > mostly_second[1]
+
+
+def test_coarse_to_fine_ends_at_the_contents_size(model):
+    result = style.transfer(model, CONTENT, STYLE[:4], scales=(0.5, 1), steps=5, **ON_TOY)
+    assert result.images.shape == CONTENT.shape
+    assert result.scores.shape == (10,)
+
+
+@pytest.mark.parametrize("start", ["content", "noise", "style", OTHER])
+def test_starts(model, start):
+    result = style.transfer(model, CONTENT, STYLE, start=start, steps=1, **ON_TOY)
+    given = {"content": CONTENT, "style": STYLE}.get(start) if isinstance(start, str) else start
+    if given is not None:
+        np.testing.assert_allclose(result.images, given, atol=1e-6)
+    else:
+        assert 0.02 < result.images.std() < 0.2
+
+
+def test_the_same_key_gives_the_same_bits(model):
+    options = {"layers": ["conv"], "steps": 5, "samples": 2, "progress": False}
+    first = style.texture(model, STYLE, pooling="max", key=3, **options)
+    again = style.texture(model, STYLE, pooling="max", key=3, **options)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert np.abs(first.images[0] - first.images[1]).max() > 0.01
+
+
+def test_a_texture_ends_with_the_pictures_histogram(model):
+    result = style.texture(
+        model, STYLE, size=(12, 16), layers="conv", pooling="max", steps=3, progress=False
+    )
+    assert result.images.shape == (12, 16, 3)
+    for channel in range(3):
+        levels = np.quantile(result.images[..., channel], [0.1, 0.5, 0.9])
+        expected = np.quantile(STYLE[..., channel], [0.1, 0.5, 0.9])
+        np.testing.assert_allclose(levels, expected, atol=0.02)
+
+
+def test_matching_a_histogram_with_ones_own_changes_nothing():
+    np.testing.assert_allclose(style.match_histogram(STYLE, STYLE), STYLE, atol=1e-6)
+
+
+def test_colours_are_those_of_the_reference():
+    cloud = np.clip(0.5 + 0.05 * RNG.standard_normal((20, 20, 3)), 0, 1)
+    mixing = np.array([[1, 0.5, 0], [0, 1, 0.3], [0, 0, 1]])
+    other = np.clip(0.45 + 0.04 * RNG.standard_normal((20, 20, 3)) @ mixing, 0, 1)
+    moved = colours.with_colours_of(cloud, other)
+    np.testing.assert_allclose(moved.mean((0, 1)), other.mean((0, 1)), atol=1e-3)
+    np.testing.assert_allclose(
+        np.cov(moved.reshape(-1, 3).T), np.cov(other.reshape(-1, 3).T), atol=1e-4
+    )
+
+
+def test_luminance_transfer_keeps_the_contents_chrominance(model):
+    pale = 0.5 + 0.2 * (CONTENT - 0.5)
+    result = style.transfer(model, pale, STYLE, colour="luminance", ratio=0.01, steps=20, **ON_TOY)
+    change = result.images - pale
+    np.testing.assert_allclose(change[..., 0], change[..., 1], atol=1e-5)
+    assert np.abs(change).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn", "cifar10_resnet"])
+def test_averages_take_the_place_of_maxima_where_there_are_any(name):
+    model = rvis.load(name)
+    images = RNG.uniform(size=(1, *model.input_shape)).astype(np.float32)
+    averaged = pooled(model, "average")
+    if name == "cifar10_resnet":
+        np.testing.assert_array_equal(averaged(images), model(images))
+        return
+    before = rvis.record(averaged, images, "relu1")["relu1"]
+    after = rvis.record(averaged, images, "pool1")["pool1"]
+    blocks = np.asarray(before).reshape(1, 14, 2, 14, 2, -1)
+    np.testing.assert_allclose(after, blocks.mean((2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg16", "vgg19_bn", "googlenet", "inceptionv1", "resnet18", "resnet50", "alexnet"]
+)
+def test_every_family_has_layers_of_its_own(name):
+    model = rvis.load(name, weights="random")
+    known = defaults(model)
+    shapes = rvis.layer_shapes(model)
+    sides = [shapes[layer][0] for layer in known.style]
+    assert sides == sorted(sides, reverse=True)
+    assert len(shapes[known.content]) == 3
+
+
+def test_statistics_of_a_batch_pull_pictures_towards_it(model):
+    batch = np.stack([STYLE, OTHER])
+    near = style.statistics(model, batch, ["conv"])
+    options = {"steps": 30, "transforms": (), "image": "pixel", "progress": False}
+    goal = objectives.channel("conv", 0)
+    free = rvis.visualize(model, goal, **options).images
+    kept = rvis.visualize(model, goal + 100 * near, **options).images
+    score = {name: float(near(rvis.record(model, x, ["conv"]))) for name, x in
+             (("free", free), ("kept", kept))}  # fmt: skip
+    assert score["kept"] > 0.2 * score["free"]
+
+
+BAD = {
+    "content": ({"content": 255 * CONTENT}, "content: values in"),
+    "two contents": ({"content": np.stack([CONTENT] * 2)}, "content: one image"),
+    "style": ({"style": STYLE[..., :1]}, "style: 3 channels"),
+    "no style": ({"style": []}, "style: at least one"),
+    "ratio": ({"ratio": -1}, "ratio: "),
+    "layer": ({"style_layers": "relo"}, "style_layers: unknown 'relo'; did you mean 'relu'"),
+    "no layer": ({"style_layers": []}, "style_layers: at least one"),
+    "dense": ({"content_layers": "dense"}, "content_layers: layers with places"),
+    "unknown network": ({"style_layers": None}, "style_layers: names of layers"),
+    "weight": ({"style_layers": {"conv": -1}}, "style_layers: "),
+    "shares": ({"shares": [1, 2]}, "shares: one for each of 1"),
+    "start": ({"start": "contents"}, "start: unknown 'contents'; did you mean 'content'"),
+    "start's shape": ({"start": STYLE[:4]}, "start: "),
+    "colour": ({"colour": "hist"}, "colour: unknown"),
+    "pooling": ({"pooling": "avg"}, "pooling: unknown"),
+    "own pooling": ({"pooling": "average"}, "pooling: pointwise pools by itself"),
+    "scales": ({"scales": (1, 0.5)}, "scales: rising numbers"),
+    "optimizer": ({"optimizer": "adam"}, "optimizer: None for L-BFGS"),
+    "steps": ({"steps": 0}, "steps: at least 1"),
+    "snapshots": ({"snapshots": (9,), "steps": 3}, "snapshots: 0 to 3"),
+    "tv": ({"tv": -1}, "tv: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_named(case, model):
+    changes, message = BAD[case]
+    arguments = {"content": CONTENT, "style": STYLE, **ON_TOY, **changes}
+    with pytest.raises((ValueError, TypeError), match=message):
+        style.transfer(model, arguments.pop("content"), arguments.pop("style"), **arguments)
