@@ -1,6 +1,6 @@
 """The content of one picture in the style of another; a texture; or the grid of layers and ratios.
 
-Command:  python scripts/style.py CONTENT STYLE [--model NAME] [--ratio 0.05 …] [--out FOLDER]
+Command:  python scripts/style.py [CONTENT STYLE …] [--model NAME] [--ratio 0.05 …] [--out FOLDER]
           python scripts/style.py --texture STYLE
           python scripts/style.py CONTENT STYLE --grid
 Time:     two minutes at 128 pixels with a shipped network on two cores; VGG-19 at 256 pixels takes
@@ -8,7 +8,8 @@ Time:     two minutes at 128 pixels with a shipped network on two cores; VGG-19 
 Prints:   where the pictures are. Besides the result there are `steps.png` with intermediate
           pictures; for `--grid` one picture whose rows take style from ever more layers and whose
           columns are ratios of content to style.
-CONTENT and STYLE are picture files that Pillow reads; MODEL is a name of `rvis.list_models()` or a
+CONTENT and STYLE are picture files that Pillow reads; without any, a landscape and brushwork that
+the script draws serve. MODEL is a name of `rvis.list_models()` or a
 path that `rvis.load` reads (an architecture needs `--weights`). Ctrl-C is safe: the same command
 goes on from there.
 """
@@ -20,6 +21,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
 
 import rvis
 from rvis import plots, style
@@ -36,10 +39,46 @@ def picture(path: Path, side: int | None, channels: int) -> np.ndarray:
     return image if channels == 3 else image.mean(-1, keepdims=True)
 
 
+def landscape(side: int, channels: int) -> np.ndarray:
+    """A drawn house between hills under the sun."""
+    drawn = PIL.Image.new("RGB", (512, 512), "#9fc5e8")
+    pen = PIL.ImageDraw.Draw(drawn)
+    pen.ellipse([(380, 40), (470, 130)], fill="#ffd966")
+    pen.ellipse([(-200, 260), (330, 700)], fill="#6a994e")
+    pen.ellipse([(180, 300), (760, 760)], fill="#386641")
+    pen.rectangle([(170, 230), (330, 370)], fill="#f4f1de")
+    pen.polygon([(145, 235), (250, 145), (355, 235)], fill="#bc4749")
+    pen.rectangle([(230, 290), (275, 370)], fill="#5c4033")
+    for x in (190, 290):
+        pen.rectangle([(x, 255), (x + 28, 285)], fill="#457b9d")
+    return _array(drawn, side, channels)
+
+
+def brushwork(side: int, channels: int, seed: int = 0) -> np.ndarray:
+    """Drawn strokes in blue and yellow along a swirling field."""
+    rng = np.random.default_rng(seed)
+    drawn = PIL.Image.new("RGB", (512, 512), "#1d3557")
+    pen = PIL.ImageDraw.Draw(drawn)
+    palette = ("#14213d", "#1d3557", "#274c77", "#6096ba", "#a3cef1", "#fca311", "#ffd166")
+    for x, y in rng.uniform(-20, 532, (5000, 2)):
+        angle = 3 * np.sin(x / 90) + 3 * np.cos(y / 80)
+        half = 14 * np.array([np.cos(angle), np.sin(angle)])
+        ends = [(x - half[0], y - half[1]), (x + half[0], y + half[1])]
+        tone = (np.sin(x / 70 + np.cos(y / 60)) + 1) / 2 + rng.normal(0, 0.12)
+        shade = palette[int(np.clip(tone * len(palette), 0, len(palette) - 1))]
+        pen.line(ends, fill=shade, width=int(rng.integers(3, 8)))
+    return _array(drawn, side, channels)
+
+
+def _array(drawn: PIL.Image.Image, side: int, channels: int) -> np.ndarray:
+    image = np.asarray(drawn.resize((side, side), PIL.Image.Resampling.BOX), np.float32) / 255
+    return image if channels == 3 else image.mean(-1, keepdims=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Paints and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("pictures", nargs="+", type=Path, help="CONTENT STYLE …, or STYLE for a texture")
+    p.add_argument("pictures", nargs="*", type=Path, help="CONTENT STYLE …, or STYLE for a texture")
     p.add_argument("--texture", action="store_true")
     p.add_argument("--grid", action="store_true")
     p.add_argument("--model", default="cifar10_resnet_robust")
@@ -60,8 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model = rvis.load(a.model, weights=a.weights)
         channels = model.input_shape[2]
-        if a.texture != (len(a.pictures) == 1):
+        if a.pictures and a.texture != (len(a.pictures) == 1):
             raise ValueError("pictures: CONTENT and STYLE, or STYLE with --texture, were expected")
+        side = a.style_side or a.side
+        styles = [picture(path, side, channels) for path in a.pictures[not a.texture :]]
+        styles = styles or [brushwork(side, channels)]
         stages = tuple(sorted({0, a.steps // 16, a.steps // 4, a.steps}))
         shared = {
             "pooling": a.pooling,
@@ -72,13 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
             "steps": a.steps,
         }
         if a.texture:
-            source = picture(a.pictures[0], a.side, channels)
             result = style.texture(
-                model, source, snapshots=stages, checkpoint=a.out / "state", **shared
+                model, styles[0], snapshots=stages, checkpoint=a.out / "state", **shared
             )
         else:
-            content = picture(a.pictures[0], a.side, channels)
-            styles = [picture(path, a.style_side or a.side, channels) for path in a.pictures[1:]]
+            content = landscape(a.side, channels)
+            if a.pictures:
+                content = picture(a.pictures[0], a.side, channels)
             shared |= {"ratio": a.ratio, "start": a.start, "colour": a.colour}
             if a.grid:
                 layers = defaults(model)[0]

@@ -128,6 +128,28 @@ def test_coarse_to_fine_ends_at_the_contents_size(model):
     assert result.scores.shape == (10,)
 
 
+def test_an_interrupted_transfer_goes_on_at_its_scale(model, tmp_path, monkeypatch):
+    options = {"scales": (0.5, 1), "steps": 4, "ratio": 0.1, **ON_TOY}
+    whole = style.transfer(model, CONTENT, STYLE, **options)
+    drive, seen = core.drive, []
+
+    def stopped(*args, **kwargs):
+        if len(seen) == 1:
+            seen.append("stopped")
+            raise KeyboardInterrupt
+        seen.append(kwargs["label"])
+        return drive(*args, **kwargs)
+
+    monkeypatch.setattr(core, "drive", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        style.transfer(model, CONTENT, STYLE, checkpoint=tmp_path / "state", **options)
+    again = style.transfer(model, CONTENT, STYLE, checkpoint=tmp_path / "state", **options)
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    assert seen == ["pointwise 3×4", "stopped", "pointwise 6×8"]
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("start", ["content", "noise", "style", OTHER])
 def test_starts(model, start):
     result = style.transfer(model, CONTENT, STYLE, start=start, steps=1, **ON_TOY)

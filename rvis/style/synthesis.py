@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core, objectives, projections, regularizers, taps
+from rvis import checkpoints, checks, core, objectives, projections, regularizers, taps
 from rvis.images import Pixel
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
@@ -358,9 +358,20 @@ def _climb(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
     position: Array | None = None
     scores = []
+    folder = None if checkpoint is None else Path(checkpoint)
+    about = ""
+    if folder is not None:
+        parts = (config, sizes, begin, penalties, optimizer, steps, tuple(snapshots), key)
+        about = checkpoints.fingerprint(parts, model.params, checkpoints.stable(model.apply))
     for number, size in enumerate(sizes):
         image = Pixel((*size, channels), sd=0.1)
         total, likeness, likeness_to = objective(size)
+        stored = None if folder is None else folder / f"scale{number}.npz"
+        if stored is not None and stored.exists():
+            blank = (jnp.zeros((count, 1, *size, channels)), np.zeros((count, steps), np.float32))
+            (position, told), _ = checkpoints.load(stored, blank, expect=about)
+            scores.append(np.asarray(told))
+            continue
         algorithm: Any = _Accepted(image, MEMORY)
         constraint = None
         if optimizer is not None:
@@ -372,7 +383,6 @@ def _climb(
         else:
             position = _resized(position, size)
         last = number == len(sizes) - 1
-        folder = None if checkpoint is None else Path(checkpoint) / f"scale{number}"
         outcomes = list(
             core.drive(
                 algorithm,
@@ -383,7 +393,7 @@ def _climb(
                 position=position,
                 snapshots=tuple(snapshots) if last else (),
                 width=core.width_for((*size, channels)),
-                checkpoint=folder,
+                checkpoint=None if folder is None else folder / f"scale{number}",
                 progress=progress,
                 label=f"{model.name} {size[0]}×{size[1]}",
             )
@@ -391,6 +401,13 @@ def _climb(
         position = jnp.asarray(np.concatenate([outcome.images for outcome in outcomes]))
         told = np.concatenate([np.asarray(outcome.info.energy) for outcome in outcomes])
         scores.append(np.maximum.accumulate(told, 1) if optimizer is None else told)
+        if stored is not None and not last:
+            checkpoints.save(stored, (position, scores[-1]), about={"fingerprint": about})
+    if folder is not None:
+        for number in range(len(sizes)):
+            (folder / f"scale{number}.npz").unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     images = np.asarray(position)[:, 0]
     style_loss = -_values(model, likeness, images)
     content_loss = np.full(count, np.nan)
