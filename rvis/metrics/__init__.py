@@ -5,8 +5,8 @@ an array or has one in `maps`: any method can be judged.
 """
 
 from rvis.faithfulness import Faithfulness, faithfulness
+from rvis.likeness import alignment, spearman, structural_similarity
 from rvis.metrics.curves import Curve, deletion, insertion, pixel_flipping
-from rvis.metrics.likeness import alignment, spearman, structural_similarity
 from rvis.metrics.sanity import SanityCheck, modules, randomised, sanity_check
 from rvis.metrics.trust import infidelity, max_sensitivity
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from rvis import checks
+from rvis.likeness import gaussian, windowed
 from rvis.metrics.judge import Judge, heat
-from rvis.metrics.likeness import gaussian, windowed
 from rvis.types import ArrayLike, KeyLike, Model, as_key
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rvis import checks
+from rvis.likeness import spearman, structural_similarity
 from rvis.metrics.judge import Attribute, explained, summed
-from rvis.metrics.likeness import spearman, structural_similarity
 from rvis.types import ArrayLike, KeyLike, Model, as_key
 
 
