@@ -1,0 +1,342 @@
+"""Fooling images: what a network is sure of, whatever it looks like to us."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+
+from rvis import checks, core, images, objectives, optimizers, plots, projections
+from rvis.attacks.gradient import BALLS
+from rvis.attacks.result import distances
+from rvis.images import Parameterization
+from rvis.objectives import Objective
+from rvis.optimizers import Optimizer
+from rvis.results import Result, describe
+from rvis.transforms import Transform
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
+
+_KINDS = ("pixel", "fourier", "pyramid", "cppn")
+_OBJECTIVES = {"probability": objectives.probability, "logit": objectives.logit}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fooling(Result):
+    """Pictures that a network takes for a class, with how it came to.
+
+    Attributes:
+      starts: (..., H, W, C) the pictures that the ascents began with.
+      probabilities: (..., steps + 1) of the class, of the picture itself before each step and after
+        the last.
+      since: (...) the steps after which the class first led, 0 where it did at the start, −1 where
+        it never did.
+    """
+
+    starts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0)))
+    probabilities: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    since: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), int))
+
+    def distance(self, norm: str = "l2") -> np.ndarray:
+        """‖image − start‖, (...); "linf", "l2", "l1", or "rms" for √(Σδ²/n)."""
+        found = distances(self._flat(self.starts), self._flat(self.images), norm)
+        return found.reshape(self.images.shape[:-3])
+
+    def show(self) -> PIL.Image.Image:
+        """Start, what was added (grey is nothing, a row's largest black or white), and picture."""
+        starts, ends = self._flat(self.starts), self._flat(self.images)
+        delta = ends - starts
+        most = np.abs(delta).max((1, 2, 3), keepdims=True)
+        added = 0.5 + delta / np.where(most > 0, 2 * most, 1)
+        final = self.probabilities[..., -1].reshape(-1)
+        titles = [
+            f"{label} {chance:.1%}"
+            for label, chance in zip(self._flat_labels(), final, strict=True)
+        ]
+        return plots.grid(
+            np.clip(np.stack([starts, added, ends], 1), 0, 1),
+            titles=["start", "added", "picture"],
+            row_titles=titles,
+        )
+
+
+@flax.struct.dataclass
+class WatchedInfo:
+    """Of a step, before it: the score, the probability of the class, and whether it leads."""
+
+    score: Array
+    probability: Array
+    leads: Array
+
+
+@flax.struct.dataclass
+class Watched:
+    """An ascent that looks at the picture itself too, whatever its transformations show the model.
+
+    Attributes:
+      ascent: the ascent.
+      enough: the probability at which a picture stays as it is.
+    """
+
+    ascent: core.Ascent
+    enough: Array
+
+    def init(self, key: Array, position: Any = None) -> core.AscentState:
+        """As the ascent's."""
+        return self.ascent.init(key, position)
+
+    def step(
+        self, key: Array, state: core.AscentState, model: Model, problem: core.Problem
+    ) -> tuple[core.AscentState, WatchedInfo]:
+        """One step up."""
+        unit = problem.objective.unit  # type: ignore[attr-defined]
+        logits = model.apply(model.params, jnp.clip(self.images(state), 0, 1))[0]
+        chance = jax.nn.softmax(logits)[unit]
+        after, told = self.ascent.step(key, state, model, problem)
+        state = jax.tree.map(
+            lambda new, old: jnp.where(chance >= self.enough, old, new), after, state
+        )
+        return state, WatchedInfo(told.score, chance, logits.argmax() == unit)
+
+    def images(self, state: core.AscentState) -> Array:
+        """The picture, (1, H, W, C)."""
+        return self.ascent.images(state)
+
+
+def fool(
+    model: Model,
+    target_class: Any,
+    *,
+    start: str | ArrayLike = "noise",
+    objective: str = "probability",
+    eps: float | None = None,
+    norm: str = "l2",
+    confidence: float | None = None,
+    steps: int = 200,
+    image: str | Parameterization = "pixel",
+    transforms: Sequence[Transform] = (),
+    regularizers: Sequence[Callable[[Array], Array]] = (),
+    optimizer: Optimizer | None = None,
+    snapshots: Sequence[int] = (),
+    key: KeyLike = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Fooling:
+    """Pictures that the model takes for a class, by ascent from noise, grey or a photograph.
+
+    With none of `transforms` and `regularizers` a standard network is soon sure of a picture that
+    looks like its start; a robust one has to be shown the class.
+
+    Args:
+      model: any model.
+      target_class: a class's number or name, or a list of them for as many pictures in one run.
+      start: "noise", "grey", or images in [0, 1], one (H, W, C) or one for each class.
+      objective: "probability", its logarithm, or "logit".
+      eps: stay within this distance of the start; free by default.
+      norm: that of `eps`: "linf", "l2" or "l1".
+      confidence: the probability, in (0, 1], at which a picture is done, so that it is one of the
+        first that convince; by default all steps are taken.
+      steps: gradient steps.
+      image: "pixel", "fourier", "pyramid", "cppn", or a parameterization whose pictures are images.
+      transforms: random transformations between picture and model.
+      regularizers: penalties on the picture, each subtracted.
+      optimizer: of `rvis.optimizers`; by default, for pixels, steps along the gradient by which the
+        mean pixel changes by .002, and Adam at .05 (for a CPPN .005) for all else.
+      snapshots: steps after which to keep the pictures, 0 for the start.
+      key: an int seed or a typed key; a class's noise is the same alone and in any list.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      progress: a bar on a terminal.
+
+    Returns:
+      A `Fooling` with `images` (m, H, W, C), without the first axis for a single class: a Result
+      with the probability before each step, the step at which the class first led, and the
+      distance from the start.
+
+    Raises:
+      ValueError, TypeError: naming the argument, before anything is compiled.
+      FloatingPointError: if a score becomes NaN.
+
+    Example:
+      >>> import rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> result = rvis.attacks.fool(model, [3, 8], start="grey", steps=30)
+      >>> bool((result.probabilities[:, -1] > 0.9).all())
+      True
+
+    Reference: Nguyen, Yosinski & Clune 2015, Deep Neural Networks are Easily Fooled, section 3.5;
+      Szegedy et al. 2013, Intriguing properties of neural networks.
+    """
+    units = _units(model, target_class)
+    flat = np.atleast_1d(units)
+    count = len(flat)
+    checks.choice("objective", objective, _OBJECTIVES)
+    checks.count("steps", steps)
+    if confidence is not None:
+        checks.number("confidence", confidence, above=0, high=1)
+    for step in snapshots:
+        if checks.count("snapshots", step, low=0) > steps:
+            raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
+    views, penalties = _listed("transforms", transforms), _listed("regularizers", regularizers)
+    spec = _parameterization(model, image)
+    if LOGITS not in layer_shapes(model, spec.shape):
+        raise ValueError(
+            f"image: {model.name} takes images of {model.input_shape}, given {spec.shape}"
+        )
+    if optimizer is None:
+        rate = 0.005 if isinstance(spec, images.CPPN) else 0.05
+        optimizer = optimizers.adam(rate)
+        if isinstance(spec, images.Pixel):
+            optimizer = optimizers.steepest(0.002, norm="mean_abs")
+    elif not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"optimizer: one of rvis.optimizers, such as adam(0.05), was expected, given "
+            f"{optimizer!r}"
+        )
+    root = as_key(key)
+    keys = jax.vmap(lambda unit: jax.random.fold_in(root, unit))(jnp.asarray(flat))
+    begun = _start(start, spec, keys)
+    position = jax.vmap(jax.vmap(spec.encode))(begun) if begun is not None else None
+    enough = jnp.float32(jnp.inf if confidence is None else confidence)
+    algorithm = Watched(core.Ascent(spec, optimizer, views=views), enough)
+    state = core.init(algorithm, keys, position)
+    starts = np.clip(np.asarray(jax.vmap(algorithm.images)(state)), 0, 1)
+    constraint = _constraint(spec, starts, eps, norm)
+    goal: Objective = _OBJECTIVES[objective](flat)
+    problem = core.Problem(goal, penalties).broadcast(count)
+    problem = problem.replace(constraint=constraint)  # type: ignore[attr-defined]
+    parts, told = [], []
+    for outcome in core.drive(
+        algorithm,
+        keys,
+        model,
+        problem,
+        steps=steps,
+        position=state.position if begun is None else position,
+        snapshots=snapshots,
+        width=core.width_for(spec.shape),
+        checkpoint=checkpoint,
+        progress=progress,
+        label=f"fool {model.name}",
+    ):
+        parts.append((outcome.images[:, 0], outcome.snapshots))
+        told.append(outcome.info)
+    pictures = np.concatenate([part for part, _ in parts])
+    scores, chances, leads = (
+        np.concatenate([getattr(info, name) for info in told])
+        for name in ("score", "probability", "leads")
+    )
+    logits = np.asarray(model(pictures))
+    last = np.asarray(jax.nn.softmax(logits))[np.arange(count), flat]
+    leads = np.concatenate([leads, (logits.argmax(1) == flat)[:, None]], 1)
+    kept = {step: np.concatenate([s[step][:, 0] for _, s in parts]) for step in sorted(snapshots)}
+
+    def shaped(array: np.ndarray) -> np.ndarray:
+        return array.reshape((*np.shape(units), *array.shape[1:]))
+
+    config = describe(
+        function="fool",
+        model=model.name,
+        target_class=flat,
+        start=start if isinstance(start, str) else starts[:, 0],
+        objective=objective,
+        eps=eps,
+        norm=norm,
+        confidence=confidence,
+        steps=steps,
+        image=spec,
+        transforms=views,
+        regularizers=penalties,
+        optimizer=optimizer,
+        snapshots=tuple(snapshots),
+        key=root,
+    )
+    return Fooling(
+        shaped(pictures),
+        shaped(scores),
+        shaped(np.asarray(goal.titles(model.classes))),
+        {step: shaped(stage) for step, stage in kept.items()},
+        shaped((scores.max(1) == scores.min(1)) & (steps > 1)),
+        config,
+        starts=shaped(starts[:, 0]),
+        probabilities=shaped(np.concatenate([chances, last[:, None]], 1)),
+        since=shaped(np.where(leads.any(1), leads.argmax(1), -1)),
+    )
+
+
+def _units(model: Model, target_class: Any) -> np.ndarray:
+    """Numbers of classes from numbers or names."""
+    outputs = layer_shapes(model)[LOGITS][-1]
+    single = isinstance(target_class, (str, int, np.integer))
+    listed = [target_class] if single else list(np.asarray(target_class).reshape(-1))
+    if not listed:
+        raise ValueError("target_class: at least one class was expected, given none")
+    numbers = [
+        model.classes.index(checks.choice("target_class", str(name), model.classes))
+        if isinstance(name, str)
+        else name
+        for name in listed
+    ]
+    found = checks.integers("target_class", numbers, high=outputs, what="the logits")
+    return found[0] if single else found
+
+
+def _listed(argument: str, given: Any) -> tuple[Any, ...]:
+    if callable(given) or isinstance(given, str) or not all(map(dataclasses.is_dataclass, given)):
+        raise TypeError(f"{argument}: a list of rvis.{argument} was expected, given {given!r}")
+    return tuple(given)
+
+
+def _parameterization(model: Model, image: str | Parameterization) -> Parameterization:
+    if isinstance(image, str):
+        return images.named(checks.choice("image", image, _KINDS), model.input_shape)
+    if not hasattr(image, "decode") or isinstance(image, (images.RGBA, images.MACO)):
+        raise TypeError(
+            f"image: {', '.join(map(repr, _KINDS))} or such a parameterization was expected, given "
+            f"{image!r}"
+        )
+    if image.shape[2] != model.input_shape[2]:
+        raise ValueError(
+            f"image: {model.input_shape[2]} channels were expected by {model.name}, given "
+            f"{image.shape[2]}"
+        )
+    return image
+
+
+def _start(start: Any, spec: Parameterization, keys: Array) -> Array | None:
+    """(m, 1, H, W, C) to start from, or None for the parameterization's own noise."""
+    count = keys.shape[0]
+    if isinstance(start, str):
+        if checks.choice("start", start, ("noise", "grey")) == "grey":
+            return jnp.full((count, 1, *spec.shape), 0.5, jnp.float32)
+        if not isinstance(spec, images.Pixel):
+            return None
+        draw = jax.vmap(lambda key: jax.random.uniform(key, spec.shape, jnp.float32))
+        return draw(keys)[:, None]
+    given = checks.images("start", start, shape=spec.shape)
+    if given.shape[0] not in (1, count):
+        raise ValueError(
+            f"start: one image, or one for each of {count} classes, was expected, given "
+            f"{given.shape[0]}"
+        )
+    return jnp.broadcast_to(given, (count, *spec.shape))[:, None]
+
+
+def _constraint(spec: Parameterization, starts: np.ndarray, eps: Any, norm: str) -> Any:
+    """Where the m positions may be."""
+    checks.choice("norm", norm, BALLS)
+    if eps is not None:
+        checks.number("eps", eps, low=0)
+        if not isinstance(spec, images.Pixel):
+            raise ValueError(f"eps: pixels were expected with it, given image {spec}")
+        radius = jnp.full(len(starts), eps, jnp.float32)
+        return BALLS[norm](jnp.asarray(starts), radius)
+    if not isinstance(spec, images.Pixel):
+        return None
+    low = jnp.zeros(len(starts), jnp.float32)
+    return projections.Box(low, low + 1)

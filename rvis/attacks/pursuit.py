@@ -1,0 +1,331 @@
+"""The long run of an attack: a fixed number of lanes, each given another image when one is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from rvis import checkpoints, core
+from rvis.attacks.losses import Verdict
+from rvis.attacks.result import AttackResult, Request, conclude, lanes
+from rvis.results import describe
+from rvis.types import Array, Model, PyTree
+
+Keep = Literal["best", "first", "last"]
+
+
+@flax.struct.dataclass
+class Best:
+    """Of the iterates seen so far, the one to give back.
+
+    Attributes:
+      image: (H, W, C).
+      score: the maximised loss there.
+      fooled: whether the model is.
+      since: the step at which it first was, −1 if it never was.
+    """
+
+    image: Array
+    score: Array
+    fooled: Array
+    since: Array
+
+    @classmethod
+    def none(cls, image: Array) -> Best:
+        """Before any was seen."""
+        return cls(image, jnp.float32(-jnp.inf), jnp.bool_(False), jnp.int32(-1))
+
+    def after(self, image: Array, verdict: Verdict, step: Array, keep: Keep) -> Best:
+        """With one more iterate seen.
+
+        Args:
+          image: the iterate.
+          verdict: its loss, and whether it fools.
+          step: its number.
+          keep: "best", one that fools and has the highest loss; "first", the first that fools,
+            and until then the highest loss; "last", whatever came last.
+        """
+        score, fooled = verdict.score, verdict.fooled
+        higher = (fooled & ~self.fooled) | ((fooled == self.fooled) & (score > self.score))
+        taken = {"best": higher, "first": higher & ~self.fooled, "last": jnp.bool_(True)}[keep]
+        return Best(
+            jnp.where(taken, image, self.image),
+            jnp.where(taken, score, self.score),
+            jnp.where(taken, fooled, self.fooled),
+            jnp.where((self.since < 0) & fooled, step, self.since),
+        )
+
+
+class Attack(core.Algorithm, Protocol):
+    """An algorithm whose states have a `best`, and whose steps tell the loss before them."""
+
+    def settle(self, state: PyTree, model: Model, problem: core.Problem) -> PyTree:
+        """The state with its last iterate looked at too, of which no gradient is wanted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An attack on the n images of a request, as the runner takes it.
+
+    Attributes:
+      attack: a pytree with a static field `keep`.
+      problem: n problems, whose objectives are `Aim`s.
+      position: what `attack.init` takes for each, leaves of shape (n, …).
+      steps: how many.
+      piece: the most steps between two looks at which images are done; twice that where all go on
+        to the end. Steps that it divides share one compiled program, however many they are.
+    """
+
+    attack: Any
+    problem: core.Problem
+    position: PyTree
+    steps: int
+    piece: int = 5
+
+    def rows(self, rows: np.ndarray) -> Plan:
+        """The same for some of the images."""
+        problem, position = _rows((self.problem, self.position), rows)
+        return dataclasses.replace(self, problem=problem, position=position)
+
+    def stopping(self) -> Plan:
+        """The same attack, content with the first image that fools."""
+        return dataclasses.replace(self, attack=self.attack.replace(keep="first"))
+
+
+class Found(NamedTuple):
+    """What an attack found for each of n images; see `Best` and `AttackResult`."""
+
+    images: np.ndarray
+    scores: np.ndarray
+    fooled: np.ndarray
+    since: np.ndarray
+    losses: np.ndarray
+
+
+def look(group: Array, model: Model, problem: core.Problem) -> Verdict:
+    """The verdict on a group of one image (1, H, W, C), of which no gradient is wanted."""
+    still = jax.random.key(0)  # without views nothing is random
+    return cast(Verdict, core.energy(group, still, model, problem)[1])
+
+
+def pursue(
+    plan: Plan,
+    request: Request,
+    *,
+    attempt: int = 0,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    label: str = "attack",
+) -> Found:
+    """Runs a plan; where it is content with the first success, images leave when they are fooled.
+
+    As many images as there are lanes run side by side, a piece of the steps at a time; a lane whose
+    image is done takes the next one from its start. So one program of fixed width serves any number
+    of images, and what an image meets depends neither on the others nor on its lane.
+
+    Args:
+      plan: of the request's images.
+      request: checked arguments.
+      attempt: folded into the keys, for other chances.
+      checkpoint: a file to which finished images are saved, and from which the same call goes on.
+        The caller removes it.
+      progress: a bar on a terminal.
+      label: the bar's title.
+
+    Raises:
+      ValueError: naming `checkpoint`, if the file is of other work.
+      FloatingPointError: naming the images whose loss became NaN.
+    """
+    count, width = len(request.images), lanes(request.shape)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, attempt)
+    stopping = plan.attack.keep == "first"
+    piece = _piece(plan.steps, plan.piece if stopping else 2 * plan.piece)
+    found = Found(
+        np.array(request.images),
+        np.full(count, -np.inf, np.float32),
+        np.zeros(count, bool),
+        np.full(count, -1, np.int32),
+        np.full((count, plan.steps), np.nan, np.float32),
+    )
+    finished = np.zeros(count, bool)
+    about: dict[str, Any] = {}
+    if checkpoint is not None:
+        about["fingerprint"] = checkpoints.fingerprint(
+            (plan.attack, plan.problem, plan.position, plan.steps, keys),
+            (request.model.params, checkpoints.stable(request.model.apply)),
+        )
+        if checkpoint.exists():
+            loaded, _ = checkpoints.load(checkpoint, (found, finished), expect=about["fingerprint"])
+            found, finished = jax.tree.map(np.array, loaded)
+    clock = time.monotonic()
+    bar = tqdm(
+        total=count, desc=label, unit="image", disable=None if progress else True, leave=False
+    )
+    try:
+        with bar:
+            bar.update(int(finished.sum()))
+            for some in _rounds(plan, request, keys, found, ~finished, width, piece, stopping):
+                finished[some] = True
+                bar.update(len(some))
+                if checkpoint is not None and time.monotonic() - clock > 10:
+                    checkpoints.save(checkpoint, (found, finished), about=about)
+                    clock = time.monotonic()
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, (found, finished), about=about)
+        raise
+    if checkpoint is not None:
+        checkpoints.save(checkpoint, (found, finished), about=about)
+    return found
+
+
+def _rounds(
+    plan: Plan,
+    request: Request,
+    keys: Array,
+    found: Found,
+    waiting: np.ndarray,
+    width: int,
+    piece: int,
+    stopping: bool,
+) -> Iterator[np.ndarray]:
+    """Runs piece after piece, writes what ends into `found`, and yields those images' numbers."""
+    queue = list(np.flatnonzero(waiting)[::-1])
+    lane = np.full(width, -1)
+    done = np.zeros(width, np.int32)
+    problem, position = jax.tree.map(np.asarray, (plan.problem, plan.position))
+    state: PyTree = None
+    while queue or (lane >= 0).any():
+        fresh = (lane < 0) & (np.cumsum(lane < 0) <= len(queue))
+        if fresh.any() or state is None:
+            lane[fresh] = [queue.pop() for _ in range(fresh.sum())]
+            done[fresh] = 0
+            # Lanes for which no image is left repeat another's.
+            rows = np.where(lane >= 0, lane, lane.max())
+            own_keys = keys[rows]
+            own_problem, own_position = _rows((problem, position), rows)
+            started = core.init(plan.attack, own_keys, own_position)
+            state = started if state is None else _merged(fresh, started, state)
+        state, told = core.run(
+            plan.attack, own_keys, state, request.model, own_problem, steps=piece
+        )
+        told = np.asarray(told)
+        busy = np.flatnonzero(lane >= 0)
+        _refuse_nan(told[busy], lane[busy])
+        for i in busy:
+            found.losses[lane[i], done[i] : done[i] + piece] = told[i]
+        done += piece
+        out = done[busy] >= plan.steps
+        best = state.best
+        if out.any():
+            best = _settled(plan.attack, state, request.model, own_problem).best
+        if stopping:
+            out |= np.asarray(best.fooled)[busy]
+        leaving = busy[out]
+        if leaving.size:
+            best = jax.tree.map(np.asarray, best)
+            some = lane[leaving]
+            found.images[some] = best.image[leaving]
+            found.scores[some] = best.score[leaving]
+            found.fooled[some] = best.fooled[leaving]
+            found.since[some] = best.since[leaving]
+            if stopping:
+                # What lanes computed after the first success depends on the piece.
+                late = (
+                    np.arange(plan.steps) > np.where(best.fooled, best.since, plan.steps)[:, None]
+                )
+                found.losses[some] = np.where(late[leaving], np.nan, found.losses[some])
+            lane[leaving] = -1
+            yield some
+
+
+def _piece(steps: int, most: int) -> int:
+    return max(d for d in range(1, min(steps, most) + 1) if steps % d == 0)
+
+
+def _rows(tree: PyTree, rows: np.ndarray) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+@jax.jit
+def _merged(fresh: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Rows of `new` where fresh, else those of `old`."""
+
+    def rows(a: Array, b: Array) -> Array:
+        return jnp.where(fresh.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(rows, new, old)
+
+
+@jax.jit
+def _settled(attack: Attack, state: PyTree, model: Model, problem: core.Problem) -> PyTree:
+    return jax.vmap(attack.settle, (0, None, 0))(state, model, problem)
+
+
+def _refuse_nan(told: np.ndarray, rows: np.ndarray) -> None:
+    bad = ~np.isfinite(told).all(1)
+    if bad.any():
+        raise FloatingPointError(
+            f"loss: became NaN or infinite for images {sorted(rows[bad].tolist())}; a model with "
+            "finite logits and gradients there would be right"
+        )
+
+
+def attacked(
+    plan: Plan,
+    request: Request,
+    *,
+    method: str,
+    restarts: int = 1,
+    progress: bool = True,
+    **options: Any,
+) -> AttackResult:
+    """Runs a plan, again from other starts for the images that still hold, and gives the result.
+
+    Args:
+      plan: of the request's images.
+      request: checked arguments.
+      method: the attack's name.
+      restarts: how many attempts in all.
+      progress: a bar on a terminal.
+      options: what the result's `config` tells of beside the arguments that all attacks share.
+    """
+    found = pursue(plan, request, progress=progress, label=method)
+    for attempt in range(1, restarts):
+        rows = np.flatnonzero(~found.fooled)
+        if not rows.size:
+            break
+        again = pursue(
+            plan.rows(rows), request.rows(rows), attempt=attempt, progress=progress, label=method
+        )
+        better = again.fooled | (again.scores > found.scores[rows])
+        late = np.where(again.since < 0, -1, attempt * plan.steps + again.since)
+        for whole, part in zip(found, again._replace(since=late), strict=True):
+            whole[rows[better]] = part[better]
+    images, since = found.images, found.since
+    if plan.attack.keep != "last":
+        # The image itself is in every ball: what is fooled by it needs nothing else.
+        idle = request.solved & ~found.fooled
+        images, since = images.copy(), np.where(request.solved, 0, since)
+        images[idle] = request.images[idle]
+    config = describe(
+        function=method,
+        norm=request.norm,
+        eps=request.eps,
+        steps=plan.steps,
+        targeted=request.targeted,
+        restarts=restarts,
+        images=request.images,
+        labels=request.labels,
+        **options,
+    )
+    return conclude(request, images, iterations=since, losses=found.losses, config=config)

@@ -1,0 +1,103 @@
+"""Carlini & Wagner's attack against the margin of a linear model, and its invariants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rvis import attacks, core
+from rvis.attacks.carlini_wagner import Tanh
+from tests import toys
+
+SHAPE = (4, 4, 3)
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.standard_normal((48, 2)).astype(np.float32)
+MODEL = toys.linear(WEIGHTS, SHAPE)
+IMAGES = (0.5 + 0.05 * RNG.standard_normal((4, *SHAPE))).astype(np.float32)
+LOGITS = np.asarray(MODEL(IMAGES))
+LABELS = LOGITS.argmax(1)
+STEEP = np.linalg.norm(WEIGHTS[:, 0] - WEIGHTS[:, 1])
+
+
+def run(images=IMAGES, labels=LABELS, model=MODEL, **options):
+    options = {"steps": 100, "progress": False, **options}
+    return attacks.carlini_wagner(model, images, labels, **options)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_a_linear_model_is_left_at_its_margin(targeted, confidence):
+    labels = 1 - LABELS if targeted else LABELS
+    result = run(labels=labels, targeted=targeted, confidence=confidence)
+    expected = (np.abs(LOGITS[:, 0] - LOGITS[:, 1]) + confidence) / STEEP
+    assert result.success.all()
+    np.testing.assert_allclose(result.distances, expected, rtol=0.01)
+    after = np.asarray(MODEL(result.images))
+    assert (np.abs(after[:, 0] - after[:, 1]) >= confidence).all()
+
+
+def test_the_box_is_kept():
+    images = np.where(RNG.random((2, *SHAPE)) < 0.5, 0, 1).astype(np.float32)
+    result = run(images, np.asarray(MODEL(images)).argmax(1), steps=300)
+    assert result.success.all()
+    assert result.images.min() >= 0 and result.images.max() <= 1
+
+
+def test_what_is_fooled_already_stays_as_it_is():
+    result = run(labels=1 - LABELS, rounds=1, steps=5)
+    np.testing.assert_array_equal(result.images, IMAGES)
+    np.testing.assert_array_equal(result.iterations, 0)
+
+
+def test_where_nothing_fools_the_best_attempt_is_given():
+    result = run(rounds=1, steps=20, weight=1e-6, confidence=100.0)
+    assert (result.iterations == -1)[~result.success].all()
+    margins = np.asarray(MODEL(result.images))
+    before = LOGITS[np.arange(4), LABELS] - LOGITS[np.arange(4), 1 - LABELS]
+    assert (margins[np.arange(4), LABELS] - margins[np.arange(4), 1 - LABELS] < before).all()
+
+
+def test_more_rounds_never_come_out_farther():
+    few, many = run(rounds=6), run(rounds=9)
+    assert (many.distances <= few.distances).all()
+
+
+def test_the_batch_equals_its_members_and_the_same_call_itself():
+    whole, again = run(rounds=4), run(rounds=4)
+    np.testing.assert_array_equal(whole.images, again.images)
+    for i in range(4):
+        alone = run(IMAGES[i], LABELS[i], rounds=4)
+        np.testing.assert_array_equal(alone.images[0], whole.images[i])
+
+
+def test_numbers_and_labels_trace_once():
+    run()
+    programs = core.run._cache_size()
+    run(confidence=2.0)
+    run(learning_rate=0.05, weight=0.1)
+    run(labels=1, rounds=18, steps=50)
+    assert core.run._cache_size() == programs
+
+
+def test_images_pass_through_the_tangent_and_back():
+    tanh = Tanh(SHAPE)
+    image = np.concatenate([IMAGES[0].ravel()[:-2], [0, 1]]).reshape(SHAPE).astype(np.float32)
+    np.testing.assert_allclose(tanh.decode(tanh.encode(image)), image, atol=2e-6)
+    assert tanh == Tanh(SHAPE) and hash(tanh) == hash(Tanh(SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("confidence", {"confidence": -1.0}),
+        ("rounds", {"rounds": 0}),
+        ("steps", {"steps": 0}),
+        ("learning_rate", {"learning_rate": 0.0}),
+        ("weight", {"weight": 0.0}),
+        ("targeted", {"targeted": 1}),
+        ("labels", {"labels": [0, 1]}),
+    ],
+)
+def test_bad_arguments_are_named(name, options):
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+        run(**options)

@@ -1,0 +1,177 @@
+"""Fooling images: what the network is sure of, from where, how soon, and the command."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from rvis import attacks, core, images, optimizers, regularizers, transforms
+from scripts import fool as command
+from scripts import lbfgs_check
+from tests import toys
+from tests.conftest import DATA
+
+SHAPE = (4, 5, 1)
+RNG = np.random.default_rng(1)
+WEIGHTS = RNG.standard_normal((20, 3)).astype(np.float32)
+MODEL = toys.linear(WEIGHTS, SHAPE).replace(classes=("ant", "bee", "cat"))
+PHOTO = RNG.uniform(0.3, 0.7, SHAPE).astype(np.float32)
+
+
+def run(target=(0, 2), **options):
+    return attacks.fool(MODEL, target, **{"steps": 20, "progress": False, **options})
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("start", ["noise", "grey", PHOTO, np.stack([PHOTO, 1 - PHOTO])])
+def test_the_network_is_surer_than_at_the_start_and_says_so(start):
+    result = run(start=start)
+    for pictures, column in ((result.starts, 0), (result.images, -1)):
+        chances = softmax(np.asarray(MODEL(pictures)))[[0, 1], [0, 2]]
+        np.testing.assert_allclose(result.probabilities[:, column], chances, rtol=1e-5)
+    assert (result.probabilities[:, -1] > result.probabilities[:, 0]).all()
+    assert result.images.min() >= 0 and result.images.max() <= 1
+    if isinstance(start, np.ndarray):
+        np.testing.assert_array_equal(result.starts, np.broadcast_to(start, (2, *SHAPE)))
+
+
+def test_the_first_steps_are_along_the_gradient():
+    result = run(0, start="grey", objective="logit", steps=3)
+    slope = WEIGHTS[:, 0].reshape(SHAPE)
+    moved = 3 * 0.002 * slope / np.abs(slope).mean()
+    np.testing.assert_allclose(result.images - 0.5, moved, atol=1e-6)
+    assert result.distance() == pytest.approx(np.linalg.norm(moved), rel=1e-4)
+    assert result.distance("linf") == pytest.approx(np.abs(moved).max(), rel=1e-4)
+
+
+def test_since_is_the_first_step_at_which_the_class_leads():
+    short = run(start=PHOTO, steps=200)
+    for i, unit in enumerate((0, 2)):
+        since = int(short.since[i])
+        snaps = run(unit, start=PHOTO, steps=200, snapshots=(max(since - 1, 0), since)).snapshots
+        leads = [np.asarray(MODEL(p)).argmax() == unit for p in snaps.values()]
+        assert leads[-1] and (since == 0 or not leads[0])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_ball_about_the_start_is_kept(norm):
+    result = run(start=PHOTO, eps=0.01, norm=norm, steps=50)
+    assert (result.distance(norm) <= 0.01 * (1 + 1e-5)).all()
+    assert (result.distance(norm) > 0.008).all()
+
+
+def test_a_picture_is_done_when_the_network_is_sure_enough():
+    result = run(start=PHOTO, confidence=0.6, steps=300)
+    assert (result.probabilities[:, -1] >= 0.6).all()
+    first = (result.probabilities >= 0.6).argmax(1)
+    free = run(start=PHOTO, steps=300)
+    np.testing.assert_allclose(
+        result.probabilities[0, : first[0] + 1], free.probabilities[0, : first[0] + 1], rtol=1e-5
+    )
+    assert (result.probabilities[:, -1] < free.probabilities[:, -1]).all()
+
+
+def test_names_and_numbers_mean_the_same_classes():
+    named, numbered = run(["ant", "cat"]), run([0, 2])
+    np.testing.assert_array_equal(named.images, numbered.images)
+    assert named.labels.tolist() == ["ant", "cat"]
+    assert run("bee").images.shape == SHAPE
+
+
+def test_a_class_is_the_same_alone_and_in_a_list_and_again():
+    whole = run([0, 1, 2])
+    for unit in range(3):
+        np.testing.assert_array_equal(run(unit).images, whole.images[unit])
+    assert not np.array_equal(run(0, key=1).images, whole.images[0])
+
+
+def test_penalties_and_transforms_take_part():
+    plain = run(0, start="grey")
+    smooth = run(0, start="grey", regularizers=[regularizers.total_variation(0.2)])
+    rolled = run(0, start="grey", transforms=[transforms.Roll(2)])
+    assert (
+        np.abs(np.diff(smooth.images, axis=1)).sum() < np.abs(np.diff(plain.images, axis=1)).sum()
+    )
+    assert not np.array_equal(rolled.images, plain.images)
+
+
+@pytest.mark.parametrize("image", ["fourier", "pyramid", "cppn"])
+def test_other_parameterizations_fool_too(image):
+    model = toys.pointwise(size=(8, 8))
+    result = attacks.fool(model, 1, image=image, steps=10, progress=False)
+    assert result.images.shape == (8, 8, 3)
+    assert result.probabilities[-1] > result.probabilities[0]
+
+
+def test_classes_radii_and_rates_trace_once(monkeypatch):
+    traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
+    monkeypatch.setattr(
+        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh"))
+    )
+    for target, eps, rate in ((0, 0.1, 0.01), (2, 0.5, 0.1), (1, 1.0, 0.3)):
+        run(target, start="grey", eps=eps, optimizer=optimizers.steepest(rate))
+        run(target, start=PHOTO, eps=eps, confidence=0.9, optimizer=optimizers.steepest(rate))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("target_class", {"target": 3}),
+        ("target_class", {"target": "bea"}),
+        ("target_class", {"target": []}),
+        ("start", {"start": "gray"}),
+        ("start", {"start": PHOTO[:3]}),
+        ("start", {"start": np.stack([PHOTO] * 3)}),
+        ("start", {"start": 2 * PHOTO}),
+        ("objective", {"objective": "logits"}),
+        ("eps", {"eps": -1.0}),
+        ("eps", {"eps": 1.0, "image": "fourier"}),
+        ("norm", {"norm": "l3"}),
+        ("confidence", {"confidence": 1.5}),
+        ("steps", {"steps": 0}),
+        ("image", {"image": "rgba"}),
+        ("image", {"image": images.Pixel((4, 5, 3))}),
+        ("transforms", {"transforms": "lucid"}),
+        ("regularizers", {"regularizers": regularizers.l1(1.0)}),
+        ("optimizer", {"optimizer": 0.1}),
+        ("snapshots", {"snapshots": (21,)}),
+        ("key", {"key": "a"}),
+    ],
+)
+def test_bad_arguments_are_named(name, options):
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+        run(**options)
+
+
+def test_the_command_draws_two_networks_side_by_side(tmp_path, capsys):
+    PIL.Image.fromarray(np.full((28, 28), 90, np.uint8)).save(tmp_path / "grey.png")
+    words = f"mnist_cnn {tmp_path / 'grey.png'} --class 3 8 --beside mnist_cnn_robust --steps 4"
+    assert command.main([*words.split(), "--quiet", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "mnist_cnn_robust: 8 from" in told and "fool.png" in told
+    assert PIL.Image.open(tmp_path / "out" / "fool.png").width > 5 * 28
+    assert (tmp_path / "out" / "mnist_cnn" / "result.json").exists()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "fool.png",
+        "mnist_cnn",
+        "mnist_cnn_robust",
+    ]
+
+
+@pytest.mark.parametrize("words", ["mnist_cnn --class 11", "mnist_cn --class 3"])
+def test_the_command_refuses_in_one_line(words, tmp_path, capsys):
+    assert command.main([*words.split(), "--out", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_first_attack_fools_every_picture_of_a_data_set(tmp_path, capsys, mnist_test):
+    words = f"{DATA / 'mnist'} --model mnist_cnn --images 4 --rounds 8 --steps 15 --quiet"
+    assert lbfgs_check.main([*words.split(), "--out", str(tmp_path)]) == 0
+    assert "fooled 4 of 4" in capsys.readouterr().out
+    assert (tmp_path / "pairs.png").exists()
