@@ -1,17 +1,23 @@
 """rvis shows what a vision network has learned, by taking gradients with respect to its input."""
 
 from rvis import (
+    attacks,
     attribution,
+    charts,
     checkpoints,
     checks,
+    codes,
     core,
     data,
     deconv,
     dream,
+    evolve,
     films,
     groups,
     images,
     iterates,
+    likeness,
+    manifold,
     metrics,
     neighbours,
     objectives,
@@ -28,6 +34,8 @@ from rvis import (
 )
 from rvis.dream import deepdream
 from rvis.faithfulness import faithfulness
+from rvis.invert import invert, invert_layers
+from rvis.match import interpolate, match
 from rvis.models import convert
 from rvis.models.registry import card, from_linen, from_nnx, list_models, load
 from rvis.results import Result
@@ -41,10 +49,13 @@ __all__ = [
     "Model",
     "Recipe",
     "Result",
+    "attacks",
     "attribution",
     "card",
+    "charts",
     "checkpoints",
     "checks",
+    "codes",
     "convert",
     "core",
     "data",
@@ -52,16 +63,23 @@ __all__ = [
     "deepdream",
     "dream",
     "evaluate",
+    "evolve",
     "faithfulness",
     "films",
     "from_linen",
     "from_nnx",
     "groups",
     "images",
+    "interpolate",
+    "invert",
+    "invert_layers",
     "iterates",
     "layer_shapes",
+    "likeness",
     "list_models",
     "load",
+    "manifold",
+    "match",
     "metrics",
     "neighbours",
     "objectives",

@@ -136,13 +136,14 @@ def chart(
         strip = strip.rotate(90, expand=True)
         picture.paste(strip, (gap // 2, max(0, top + (tall - strip.height) // 2)))
     for i, name in enumerate(legend):
-        x, y = right + gap, top + line // 2 + i * (line + gap // 2)
+        start, level = right + gap, top + line // 2 + i * (line + gap // 2)
         if name in curves:
-            draw.line((x, y, x + 3 * gap, y), fill=colours[name], width=2 * _FINE)
+            ends = (start, level, start + 3 * gap, level)
+            draw.line(ends, fill=colours[name], width=2 * _FINE)
         if name in discs:
-            box = (x + gap, y - gap // 2, x + 2 * gap, y + gap // 2)
-            draw.ellipse(box, fill=colours[name])
-        draw.text((x + 4 * gap, y), shown[name], "black", font, anchor="lm")
+            disc = (start + gap, level - gap // 2, start + 2 * gap, level + gap // 2)
+            draw.ellipse(disc, fill=colours[name])
+        draw.text((start + 4 * gap, level), shown[name], "black", font, anchor="lm")
     return picture.reduce(_FINE)
 
 
