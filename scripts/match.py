@@ -9,7 +9,8 @@ Prints:   for each network, over pairs (x1, x2) of different classes, with 95 % 
           standard. Writes, for each network, `MODEL_pairs.png` (x1, x', x2), `MODEL_path.png`
           (interpolations in R), `MODEL_units.png` (single coordinates of R raised without any
           regularizer, from noise and added to a real image), and `match.json`.
-DATA is what `rvis.data.load` reads. Ctrl-C is safe: the same command goes on from there.
+DATA is what `rvis.data.load` reads. Ctrl-C is safe: the same command
+goes on with the network that was interrupted; the ones before it are run again.
 """
 
 from __future__ import annotations

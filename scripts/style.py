@@ -11,7 +11,7 @@ Prints:   where the pictures are. Besides the result there are `steps.png` with 
 CONTENT and STYLE are picture files that Pillow reads; without any, a landscape and brushwork that
 the script draws serve. MODEL is a name of `rvis.list_models()` or a
 path that `rvis.load` reads (an architecture needs `--weights`). Ctrl-C is safe: the same command
-goes on from there.
+goes on from there; of a grid, with the row that was interrupted and those before it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
         side = a.style_side or a.side
         styles = [picture(path, side, channels) for path in a.pictures[not a.texture :]]
         styles = styles or [brushwork(side, channels)]
-        stages = tuple(sorted({0, a.steps // 16, a.steps // 4, a.steps}))
+        part = max(1, a.steps // 16)
+        a.steps = part * max(1, a.steps // part)
+        stages = tuple(sorted({0, part, min(4 * part, a.steps), a.steps}))
         shared = {
             "pooling": a.pooling,
             "scales": a.scales,
@@ -123,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
                 content = picture(a.pictures[0], a.side, channels)
             shared |= {"ratio": a.ratio, "start": a.start, "colour": a.colour}
             if a.grid:
-                layers = defaults(model)[0]
+                layers = defaults("model", model)[0]
                 rows = [
                     style.transfer(
                         model,

@@ -85,6 +85,35 @@ def test_the_total_never_falls_and_styles_come_nearer(model):
     assert result.images.min() >= 0 and result.images.max() <= 1
 
 
+def test_the_units_of_the_loss_do_not_matter_to_lbfgs(model):
+    def ends(scale):
+        weights = {"style_layers": {"conv": 100 * scale}, "content_layers": {"relu": scale}}
+        options = {**ON_TOY, **weights, "start": "noise", "ratio": 0.01, "steps": 40}
+        return style.transfer(model, CONTENT, STYLE, **options).scores / scale
+
+    np.testing.assert_allclose(ends(1e9)[-1], ends(1.0)[-1], rtol=0.05)
+
+
+def test_a_layer_that_the_style_leaves_off_does_not_outweigh_the_others():
+    off = toys.pointwise(bias=-0.75)
+    goal = style.statistics(off, np.zeros((1, 6, 8, 3), np.float32), ["conv", "relu"])
+    assert -100 < float(goal(rvis.record(off, CONTENT, ["conv", "relu"]))) < 0
+
+
+def test_content_without_any_activation_still_counts():
+    off = toys.pointwise(bias=-0.75)
+    wanted = terms("content_layers", {"relu": 1.0}, (), off)
+    goal = contents(off, jnp.zeros((6, 8, 3)), wanted)
+    seen = rvis.record(off, CONTENT, ["relu"])
+    expected = np.square(np.asarray(seen["relu"])).sum() / 2
+    np.testing.assert_allclose(-goal(seen), expected, rtol=1e-4)
+
+
+def test_pictures_too_small_for_a_layer_are_named():
+    with pytest.raises(ValueError, match="style: a picture large enough for 'relu2'"):
+        style.statistics(rvis.load("mnist_cnn"), np.full((1, 1, 1, 1), 0.2, np.float32))
+
+
 def test_a_high_ratio_keeps_the_content_and_a_low_one_the_style(model):
     result = style.transfer(model, CONTENT, STYLE, ratio=[1e3, 1, 1e-3], steps=30, **ON_TOY)
     assert (np.diff(result.style_loss) < 0).all()
@@ -196,7 +225,9 @@ def test_colours_are_those_of_the_reference():
 
 def test_luminance_transfer_keeps_the_contents_chrominance(model):
     pale = 0.5 + 0.2 * (CONTENT - 0.5)
-    result = style.transfer(model, pale, STYLE, colour="luminance", ratio=0.01, steps=20, **ON_TOY)
+    result = style.transfer(
+        model, pale, STYLE, colour="luminance", start=OTHER, ratio=0.01, steps=5, **ON_TOY
+    )
     change = result.images - pale
     np.testing.assert_allclose(change[..., 0], change[..., 1], atol=1e-5)
     assert np.abs(change).max() > 0.01
@@ -221,7 +252,7 @@ def test_averages_take_the_place_of_maxima_where_there_are_any(name):
 )
 def test_every_family_has_layers_of_its_own(name):
     model = rvis.load(name, weights="random")
-    known = defaults(model)
+    known = defaults("layers", model)
     shapes = rvis.layer_shapes(model)
     sides = [shapes[layer][0] for layer in known.style]
     assert sides == sorted(sides, reverse=True)
@@ -262,6 +293,8 @@ BAD = {
     "steps": ({"steps": 0}, "steps: at least 1"),
     "snapshots": ({"snapshots": (9,), "steps": 3}, "snapshots: 0 to 3"),
     "tv": ({"tv": -1}, "tv: "),
+    "no ratio": ({"ratio": []}, "ratio: at least one"),
+    "a word": ({"ratio": "0.1"}, "ratio: a number"),
 }
 
 

@@ -80,7 +80,7 @@ class BoxLBFGS:
     def step(
         self, key: Array, state: BoxState, model: Model, problem: Problem
     ) -> tuple[BoxState, AscentInfo]:
-        """One evaluation."""
+        """One evaluation; its info: the score of the trial, the energy of what is accepted."""
 
         def cost(images: Array) -> tuple[Array, Array]:
             total, score = energy(images, key, model, problem)
@@ -90,9 +90,11 @@ class BoxLBFGS:
         (value, score), gradient = jax.value_and_grad(cost, has_aux=True)(trial)
         move = trial - state.point
         first = jnp.isinf(state.value)
-        accepted = first | (value <= state.value + _ARMIJO * jnp.vdot(state.gradient, move))
+        # Where the clip turned a move uphill, no rise is accepted for it.
+        fall = jnp.minimum(jnp.vdot(state.gradient, move), 0)
+        accepted = first | (value <= state.value + _ARMIJO * fall)
         turn = gradient - state.gradient
-        curved = jnp.vdot(move, turn) > _CURVED * jnp.vdot(turn, turn)
+        curved = jnp.vdot(move, turn) > _CURVED * jnp.linalg.norm(move) * jnp.linalg.norm(turn)
         remembered = accepted & curved & ~first
         # Where no step is short enough, what is remembered is no help.
         lost = ~accepted & (state.length < _SHORTEST)
@@ -116,7 +118,7 @@ class BoxLBFGS:
             moves,
             turns,
         )
-        return state, AscentInfo(score, -value)
+        return state, AscentInfo(score, -state.value)
 
     def _direction(self, point: Array, gradient: Array, moves: Array, turns: Array) -> Array:
         """−H·g over the free coordinates."""
@@ -125,7 +127,7 @@ class BoxLBFGS:
         slope = gradient.reshape(-1) * free
         moves, turns = moves * free, turns * free
         curvature, sizes = (moves * turns).sum(1), jnp.square(turns).sum(1)
-        usable = curvature > _CURVED * sizes
+        usable = curvature > _CURVED * jnp.linalg.norm(moves, axis=1) * jnp.sqrt(sizes)
         rho = jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
         def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -152,6 +154,6 @@ class BoxLBFGS:
 
 
 _ARMIJO = 1e-4
-_CURVED = 1e-8
-"""Of ‖y‖²: what sᵀy must exceed for a pair to be kept."""
+_CURVED = 1e-7
+"""Of ‖s‖·‖y‖, whatever the units: what sᵀy must exceed for a pair to be kept."""
 _SHORTEST = 1e-6

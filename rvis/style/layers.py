@@ -34,17 +34,17 @@ _KNOWN = (
 """By the names that the layers have: VGG as in Gatys et al. 2016, the others at like depths."""
 
 
-def defaults(model: Model) -> tuple[tuple[str, ...], str]:
+def defaults(argument: str, model: Model) -> tuple[tuple[str, ...], str]:
     """The layers that style is read from and the one that content is.
 
     Raises:
-      ValueError: naming `style_layers`, for a network whose layers have none of the known names.
+      ValueError: naming the argument, for a network whose layers have none of the known names.
     """
     for known in _KNOWN:
         if {*known.style, known.content} <= set(model.layers):
             return known
     raise ValueError(
-        f"style_layers: names of layers were expected, since none are known for {model.name}; it "
+        f"{argument}: names of layers were expected, since none are known for {model.name}; it "
         f"has {', '.join(model.layers[:30])} …"
     )
 
@@ -87,15 +87,17 @@ def textures(model: Model, images: Sequence[Array], shares: Sequence[float], wan
     """
     grams: dict[str, Any] = dict.fromkeys(wanted.names, 0.0)
     for image, share in zip(images, shares, strict=True):
+        _reached("style", model, image, wanted.names)
         for name, found in _grams(model.unnamed(), image, wanted.names).items():
             grams[name] = grams[name] + share * found
     parts: list[Objective] = []
+    sizes = [float(np.square(np.asarray(grams[n], np.float64)).mean()) for n in wanted.names]
     for i, name in enumerate(wanted.names):
         target = jnp.asarray(grams[name])
         if wanted.weights is None:
-            # A picture whose Gram matrices are all 0 costs 1 in all, and every layer as much.
-            size = float(np.square(np.asarray(target, np.float64)).sum())
-            weight = 4 * target.shape[-1] ** 2 / max(size, 1e-30) / len(wanted.names)
+            # A picture whose Gram matrices are all 0 costs 1 in all, and every layer as much. A
+            # layer that the style leaves off counts as the one that it excites most.
+            weight = 4 / (sizes[i] or max(sizes) or 1.0) / len(wanted.names)
         else:
             weight = wanted.weights[i]
         parts.append(objectives.gram(name, target) * weight)
@@ -107,6 +109,7 @@ def contents(model: Model, image: Array, wanted: Terms) -> Any:
 
     By default α_l = 2/‖P‖² over the number of layers, so that no activation at all costs 1.
     """
+    _reached("content", model, image, wanted.names)
     found = taps.record(model, image, wanted.names)
     parts: list[Objective] = []
     for i, name in enumerate(wanted.names):
@@ -115,9 +118,20 @@ def contents(model: Model, image: Array, wanted: Terms) -> Any:
             weight = 1 / len(wanted.names)
         else:
             size = float(np.square(np.asarray(target, np.float64)).sum())
-            weight = wanted.weights[i] * size / 2
+            weight = wanted.weights[i] * (size or 1.0) / 2  # as `match` has it
         parts.append(objectives.match(name, target) * weight)
     return sum(parts[1:], parts[0])
+
+
+def _reached(argument: str, model: Model, image: Array, names: Sequence[str]) -> None:
+    height, width, channels = image.shape
+    shapes = layer_shapes(model, (height, width, channels))
+    for name in names:
+        if not all(shapes.get(name, (0,))):
+            raise ValueError(
+                f"{argument}: a picture large enough for {name!r} was expected (after `scales`), "
+                f"given {height}×{width}"
+            )
 
 
 @functools.partial(jax.jit, static_argnames="layers")

@@ -30,12 +30,13 @@ MEMORY = 20
 class StyleResult(Result):
     """Pictures with a style, and how near they came.
 
-    `scores` is the total (objective less penalties) of the best picture so far at each evaluation
-    under L-BFGS, and that before each step under another optimizer; with several scales one
-    after another.
+    `scores` is the total (objective less penalties) of the last accepted picture after each
+    evaluation under L-BFGS, which never falls, and that before each step under another optimizer;
+    with several scales one after another.
 
     Attributes:
-      style_loss: (m,) of the last pictures, 0 where every Gram matrix is matched.
+      style_loss: (m,) of `images`, after any histogram matching (of their luminance, where that
+        alone was transferred); 0 where every Gram matrix is matched.
       content_loss: (m,) likewise, without the ratio; NaN where there is no content.
     """
 
@@ -127,15 +128,14 @@ def transfer(
     checks.choice("colour", colour, ("style", "histogram", "luminance"))
     if colour == "luminance" and picture.shape[-1] != 3:
         raise ValueError("colour: 'luminance' is for networks of three channels, given one of 1")
-    ratios = np.atleast_1d(np.asarray(ratio, np.float64))
-    for value in ratios:
-        checks.number("ratio", value, low=0)
-    given_layers = content_layers is not None and style_layers is not None
-    known = None if given_layers else defaults(model)
-    style_terms = terms("style_layers", style_layers, known[0] if known else (), model)
-    content_terms = terms("content_layers", content_layers, (known[1],) if known else (), model)
+    ratios = np.array([checks.number("ratio", value, low=0) for value in np.atleast_1d(ratio)])
+    if not len(ratios):
+        raise ValueError("ratio: at least one was expected, given none")
+    known = () if style_layers is not None else defaults("style_layers", model)[0]
+    style_terms = terms("style_layers", style_layers, known, model)
+    known = () if content_layers is not None else (defaults("content_layers", model)[1],)
+    content_terms = terms("content_layers", content_layers, known, model)
     sizes = _sizes(scales, picture.shape[:2])
-    begin = _start(start, picture, styles[0])
     original = np.asarray(picture)
     if colour == "luminance":
         styles = [
@@ -145,6 +145,7 @@ def transfer(
         picture = jnp.asarray(colours.luminance(original))
     elif colour == "histogram":
         styles = [jnp.asarray(colours.with_colours_of(np.asarray(one), original)) for one in styles]
+    begin = _start(start, picture, styles[0], grey=colour == "luminance")
     network = pooled(model, pooling)
 
     def objective(size: tuple[int, int]) -> tuple[Objective, Objective, Objective]:
@@ -198,7 +199,7 @@ def texture(
     layers: Layers | None = None,
     samples: int = 1,
     tv: float = 0.0,
-    pooling: str = "average",
+    pooling: str | None = None,
     scales: Sequence[float] = (1.0,),
     histogram: bool = True,
     optimizer: Optimizer | None = None,
@@ -217,7 +218,8 @@ def texture(
       layers: several names, or {name: w_l}; by the network's family by default. See `transfer`.
       samples: how many, from different noise.
       tv: weight of the total variation.
-      pooling: "average" in the place of maxima, as published, or "max".
+      pooling: "average" in the place of maxima, as published, or "max"; by default the former
+        where the network lets it be put in.
       scales: as in `transfer`.
       histogram: whether to give the result the picture's histogram at the end.
       optimizer, steps, key, snapshots, checkpoint, progress: as in `transfer`.
@@ -241,9 +243,11 @@ def texture(
     """
     picture = _one("image", image, model)
     checks.count("samples", samples)
-    wanted = terms("layers", layers, defaults(model)[0] if layers is None else (), model)
+    wanted = terms("layers", layers, defaults("layers", model)[0] if layers is None else (), model)
     height, width = picture.shape[:2] if size is None else _pair(size)
     sizes = _sizes(scales, (height, width))
+    if pooling is None:
+        pooling = "average" if hasattr(model.apply, "with_average_pooling") else "max"
     network = pooled(model, pooling)
 
     def objective(size: tuple[int, int]) -> tuple[Objective, Objective, None]:
@@ -306,7 +310,7 @@ def statistics(model: Model, images: ArrayLike, layers: Layers | None = None) ->
       (28, 28, 1)
     """
     batch = checks.images("images", images, channels=model.input_shape[2])
-    wanted = terms("layers", layers, defaults(model)[0] if layers is None else (), model)
+    wanted = terms("layers", layers, defaults("layers", model)[0] if layers is None else (), model)
     return textures(model, list(batch), [1 / len(batch)] * len(batch), wanted)
 
 
@@ -353,8 +357,9 @@ def _climb(
         )
     penalties = (regularizers.total_variation(tv),) if checks.number("tv", tv, low=0) else ()
     channels = model.input_shape[2]
-    for size in sizes:
-        objectives.check(objective(size)[0], model, (*size, channels))
+    wanted = [objective(size) for size in sizes]
+    for size, (goal, *_) in zip(sizes, wanted, strict=True):
+        objectives.check(goal, model, (*size, channels))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
     position: Array | None = None
     scores = []
@@ -365,7 +370,7 @@ def _climb(
         about = checkpoints.fingerprint(parts, model.params, checkpoints.stable(model.apply))
     for number, size in enumerate(sizes):
         image = Pixel((*size, channels), sd=0.1)
-        total, likeness, likeness_to = objective(size)
+        total, likeness, likeness_to = wanted[number]
         stored = None if folder is None else folder / f"scale{number}.npz"
         if stored is not None and stored.exists():
             blank = (jnp.zeros((count, 1, *size, channels)), np.zeros((count, steps), np.float32))
@@ -400,7 +405,7 @@ def _climb(
         )
         position = jnp.asarray(np.concatenate([outcome.images for outcome in outcomes]))
         told = np.concatenate([np.asarray(outcome.info.energy) for outcome in outcomes])
-        scores.append(np.maximum.accumulate(told, 1) if optimizer is None else told)
+        scores.append(told)
         if stored is not None and not last:
             checkpoints.save(stored, (position, scores[-1]), about={"fingerprint": about})
     if folder is not None:
@@ -408,17 +413,20 @@ def _climb(
             (folder / f"scale{number}.npz").unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    images = np.asarray(position)[:, 0]
-    style_loss = -_values(model, likeness, images)
+    climbed = np.asarray(position)[:, 0]
+    images = finish(climbed)
+    # Luminance was climbed alone, so that it alone can be judged.
+    judged = climbed if config.get("colour") == "luminance" else images
+    style_loss = -_values(model, likeness, judged)
     content_loss = np.full(count, np.nan)
     if likeness_to is not None:
-        content_loss = -_values(model, likeness_to, images)
+        content_loss = -_values(model, likeness_to, judged)
     kept = {
         step: finish(np.concatenate([outcome.snapshots[step][:, 0] for outcome in outcomes]))
         for step in sorted(set(snapshots))
     }
     return StyleResult(
-        finish(images),
+        images,
         np.concatenate(scores, 1),
         titles,
         kept,
@@ -481,14 +489,15 @@ def _shares(given: Sequence[float] | None, count: int) -> list[float]:
     return (shares / shares.sum()).tolist()
 
 
-def _start(given: str | ArrayLike, content: Array, style: Array) -> Array | None:
-    """The picture to start from, or None for noise."""
+def _start(given: str | ArrayLike, content: Array, style: Array, *, grey: bool) -> Array | None:
+    """The picture to start from, or None for noise; `content` and `style` as they are used."""
     if isinstance(given, str):
         named = {"content": content, "noise": None, "style": style}
         chosen = named[checks.choice("start", given, named)]
         return chosen if given != "style" else _resized(style, content.shape[:2])
     shape: Any = content.shape
-    return checks.images("start", given, shape=shape)[0]
+    image = checks.images("start", given, shape=shape)[0]
+    return jnp.asarray(colours.luminance(np.asarray(image))) if grey else image
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

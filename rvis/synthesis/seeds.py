@@ -94,7 +94,8 @@ def _draw(keys: Array, mean: Array, root: Array, size: tuple[int, int]) -> Array
     def one(key: Array, mean: Array, root: Array) -> Array:
         noise = jax.random.normal(key, (mean.size,), jnp.float32)
         small = mean + (root @ noise).reshape(mean.shape)
-        return jax.image.resize(small, (*size, mean.shape[-1]), "nearest")
+        blocks = "nearest" if size[0] >= mean.shape[0] and size[1] >= mean.shape[1] else "linear"
+        return jax.image.resize(small, (*size, mean.shape[-1]), blocks)
 
     return jnp.clip(jax.vmap(one)(keys, mean, root), 0, 1)
 

@@ -103,7 +103,7 @@ def inpaint(
     """Fills in what a mask hides, with what makes the class likely.
 
     Maximises log p(class) − weight·mean(((x − image) ⊙ (1 − mask))²) from the image with the mean
-    colour of its visible part under the mask.
+    colour of its visible part under the mask (grey, where nothing is visible).
 
     Args:
       model: a classifier.
@@ -135,8 +135,9 @@ def inpaint(
     batch = _images(model, images)
     hidden = _masks(mask, batch)
     visible = 1 - hidden
-    total = jnp.maximum(visible.sum((1, 2), keepdims=True), 1)
-    mean = (batch * visible).sum((1, 2), keepdims=True) / total
+    total = visible.sum((1, 2), keepdims=True)
+    sums = (batch * visible).sum((1, 2), keepdims=True)
+    mean = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0.5)
     starts = batch * visible + mean * hidden
     kept = (checks.number("weight", weight, low=0), batch, visible)
     objective = aim(model, starts, classes)
