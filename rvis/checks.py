@@ -148,3 +148,15 @@ def count(argument: str, value: Any, *, low: int = 1) -> int:
     if value < low:
         raise ValueError(f"{argument}: at least {low} was expected, given {value}")
     return int(value)
+
+
+def size(argument: str, value: Any) -> tuple[int, int]:
+    """`value` as (height, width) of at least one pixel; one number stands for a square.
+
+    Raises:
+      TypeError, ValueError: naming the argument, for anything else.
+    """
+    pair = (value, value) if isinstance(value, (int, np.integer)) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"{argument}: (height, width) or one number was expected, given {value!r}")
+    return count(argument, pair[0]), count(argument, pair[1])

@@ -110,6 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     try:
         models = [rvis.load(name) for name in a.models]
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"models: different names were expected, given {', '.join(names)}")
         data = rvis.data.load(a.data, a.split, size=models[0].input_shape[:2])
         rvis.checks.count("--pairs", a.pairs, low=2)
         first, second = pairs(data, min(a.pairs, len(data)), a.seed)

@@ -1,6 +1,6 @@
 """Makes and changes images with one classifier, and has another network judge them.
 
-Command:  python scripts/synthesize.py DATA [--model MODEL] [--standard MODEL] [--judge MODEL]
+Command:  python scripts/synthesize.py DATA --judge MODEL [--model MODEL] [--standard MODEL]
 Time:     about a quarter of an hour for networks of 32 pixels on two cores, nearly all of it for
           inpainting (720 steps); `--images 20 --changed 5` takes two minutes.
 Prints:   three tables (generation, inpainting, super-resolution): in how many pictures the judge
@@ -23,7 +23,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 import rvis
-from rvis import files, plots, synthesis
+from rvis import codes, files, plots, synthesis
 
 LOOKS = {
     "ship": ("#87b5d9", [("#1f3f66", [(4, 20), (28, 20), (24, 26), (8, 26)], "polygon"),
@@ -65,12 +65,6 @@ def interval(hits: np.ndarray) -> str:
     return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
 
 
-def psnr(images: np.ndarray, originals: np.ndarray) -> float:
-    """The mean over images of 10·log₁₀(1 / mean squared error), in dB."""
-    errors = np.square(images - originals, dtype=np.float64).mean((1, 2, 3))
-    return float((-10 * np.log10(errors)).mean())
-
-
 class Court:
     """The judge's verdicts, collected into tables."""
 
@@ -95,7 +89,7 @@ class Court:
         }
         if originals is not None:
             same = np.array_equal(images, originals)
-            row["PSNR"] = "" if same else f"{psnr(images, originals):.2f} dB"
+            row["PSNR"] = "" if same else f"{codes.psnr(images, originals).mean():.2f} dB"
         self.tables.setdefault(table, []).append(row)
 
     def markdown(self) -> str:
@@ -128,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("data", type=Path)
     p.add_argument("--model", default="cifar10_resnet_robust", help="the robust network")
     p.add_argument("--standard", default="cifar10_resnet", help="one to compare with")
-    p.add_argument("--judge", default="cifar10_resnet_narrow", help="a third one")
+    p.add_argument("--judge", required=True, help="a third one, trained from another start")
     p.add_argument("--images", type=int, default=200, help="to generate")
     p.add_argument("--changed", type=int, default=50, help="of the data, to fill in and enlarge")
     p.add_argument("--factor", type=int, default=4, help="of super-resolution")
@@ -149,6 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = np.linspace(0, len(data) - 1, a.changed).astype(int)
         images, labels = data.floats(chosen), data.labels[chosen]
         masks = holes(len(images), size, a.seed)
+        if any(length % a.factor for length in size):
+            raise ValueError(f"factor: a divisor of {size} was expected, given {a.factor}")
         low = images.reshape(
             len(images), size[0] // a.factor, a.factor, size[1] // a.factor, a.factor, -1
         ).mean((2, 4))
@@ -177,9 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
                     made |= {"inpaint": filled, "super_resolve": large}
             few = images[: a.shown]
             others = (labels[: a.shown] + 1) % len(classes)
-            made["translate"] = synthesis.translate(
-                model, few, others, snapshots=(50,), progress=bar
-            )
+            made["translate"] = synthesis.translate(model, few, others, progress=bar)
             half = np.zeros(size)
             half[:, size[1] // 2 :] = 1
             made["paint"] = synthesis.paint(model, few, half, others, progress=bar)

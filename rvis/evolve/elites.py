@@ -192,7 +192,7 @@ class Evolution(Result):
         """
         if not isinstance(self.encoding, CPPN):
             raise ValueError("encoding: 'cppn' was expected; genomes that are pictures have a size")
-        shape = (*_size("size", size), self.encoding.shape[2])
+        shape = (*checks.size("size", size), self.encoding.shape[2])
         return np.asarray(_drawn(self.encoding.replace(shape=shape), self.genomes))  # type: ignore[attr-defined]
 
 
@@ -244,7 +244,7 @@ def map_elites(
 
     Reference: Nguyen, Yosinski & Clune 2014, Deep Neural Networks are Easily Fooled.
     """
-    height, width = model.input_shape[:2] if size is None else _size("size", size)
+    height, width = model.input_shape[:2] if size is None else checks.size("size", size)
     shape = (height, width, model.input_shape[2])
     spec = _encoding(encoding, shape)
     checks.count("generations", generations)
@@ -353,14 +353,6 @@ def _encoding(given: str | Direct | CPPN, shape: tuple[int, int, int]) -> Direct
             rate = checks.number(field.name, getattr(given, field.name), low=0, high=top)
             rates[field.name] = jnp.float32(rate)
     return given.replace(**rates)  # type: ignore[union-attr]
-
-
-def _size(argument: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2:
-        raise ValueError(f"{argument}: height and width were expected, given {size}")
-    height, width = (checks.count(argument, side) for side in pair)
-    return height, width
 
 
 def _unpacked(encoding: Direct | CPPN, packed: np.ndarray) -> np.ndarray | Graph:

@@ -30,7 +30,7 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """
     matched = np.empty(image.shape, np.float32)
     for channel in range(image.shape[-1]):
-        values, places, counts = np.unique(
+        _, places, counts = np.unique(
             image[..., channel], return_inverse=True, return_counts=True
         )
         # The middle of the ranks that a value takes up.
@@ -38,9 +38,7 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         wanted = np.sort(reference[..., channel].ravel())
         own = (np.arange(wanted.size) + 0.5) / wanted.size
         levels = np.interp(ranks, own, wanted)
-        matched[..., channel] = (
-            levels[places].reshape(values[places].shape).reshape(image.shape[:2])
-        )
+        matched[..., channel] = levels[places].reshape(image.shape[:2])
     return matched
 
 

@@ -244,7 +244,7 @@ def texture(
     picture = _one("image", image, model)
     checks.count("samples", samples)
     wanted = terms("layers", layers, defaults("layers", model)[0] if layers is None else (), model)
-    height, width = picture.shape[:2] if size is None else _pair(size)
+    height, width = picture.shape[:2] if size is None else checks.size("size", size)
     sizes = _sizes(scales, (height, width))
     if pooling is None:
         pooling = "average" if hasattr(model.apply, "with_average_pooling") else "max"
@@ -498,13 +498,6 @@ def _start(given: str | ArrayLike, content: Array, style: Array, *, grey: bool) 
     shape: Any = content.shape
     image = checks.images("start", given, shape=shape)[0]
     return jnp.asarray(colours.luminance(np.asarray(image))) if grey else image
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2:
-        raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
-    return checks.count("size", pair[0]), checks.count("size", pair[1])
 
 
 def _sizes(scales: Sequence[float], size: tuple[int, ...]) -> list[tuple[int, int]]:

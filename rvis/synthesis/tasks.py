@@ -80,7 +80,7 @@ def generate(
     Reference: Santurkar et al. 2019, "Image synthesis with a single (robust) classifier",
       section 3.1.
     """
-    height, width = model.input_shape[:2] if size is None else _pair(size)
+    height, width = model.input_shape[:2] if size is None else checks.size("size", size)
     shape = (height, width, model.input_shape[2])
     objective = objectives.target("classes", classes, model, shape, kind=objectives.probability)
     if not isinstance(objective, objectives.Probability):
@@ -345,18 +345,11 @@ def _images(model: Model, images: ArrayLike) -> Array:
     return checks.images("images", images, channels=model.input_shape[2])
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2:
-        raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
-    return checks.count("size", pair[0]), checks.count("size", pair[1])
-
-
 def _masks(mask: ArrayLike, batch: Array) -> Array:
     """(n, H, W, 1) in [0, 1] from one mask or one an image."""
     count, height, width, _ = batch.shape
     given = np.asarray(mask)
-    one_each = given.ndim == 4 or (given.ndim == 3 and given.shape != (height, width, 1))
+    one_each = given.ndim == 4 or (given.ndim == 3 and given.shape[:2] != (height, width))
     if one_each and len(given) != count:
         raise ValueError(
             f"mask: one, or one for each of {count} images, was expected, given shape {given.shape}"

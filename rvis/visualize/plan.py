@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rvis import checkpoints, checks, core, images, transforms
 from rvis.images import Parameterization
@@ -145,10 +144,7 @@ def _pair(
         return receptive_field(model, layers[0]).size
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, (int, np.integer)) else size
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f"size: (height, width) or one number was expected, given {size!r}")
-    return checks.count("size", pair[0]), checks.count("size", pair[1])
+    return checks.size("size", size)
 
 
 def _image(
