@@ -30,9 +30,7 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """
     matched = np.empty(image.shape, np.float32)
     for channel in range(image.shape[-1]):
-        _, places, counts = np.unique(
-            image[..., channel], return_inverse=True, return_counts=True
-        )
+        _, places, counts = np.unique(image[..., channel], return_inverse=True, return_counts=True)
         # The middle of the ranks that a value takes up.
         ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
         wanted = np.sort(reference[..., channel].ravel())
