@@ -1,23 +1,31 @@
-"""Is rvis's style loss that of the papers, and how long does an evaluation take beside PyTorch?
+"""Is rvis's style loss that of the papers, how far does it fall, what does it cost?
 
-Command:  python scripts/style_check.py [--side 256] [--repeats 5]
-Time:     two minutes. Needs the `bench` extra (torch).
-Prints:   a table: the relative differences of loss and gradient for maxima and averages, both sides
+Command:  python scripts/style_check.py {torch,descent,memory} [--side PIXELS] [--repeats 5]
+Time:     torch two minutes (it needs the `bench` extra), descent five, memory two.
+Prints:   torch: the relative differences of loss and gradient for maxima and averages, both sides
           in float64 (in float32 a unit within rounding of zero may fall to either side of its
           ReLU), and the median seconds of an evaluation (loss and gradient) in float32, rvis beside
           PyTorch with channels last. Exit status 1 where a difference exceeds 1e-4, 3 where a
           package is missing.
-The network is VGG-16 with random weights. The PyTorch side is written from the formulas of Gatys et
-al. 2015 and 2016, with sums for Gram matrices, and shares nothing but the weights.
+          descent: by how much 500 evaluations lower the Gram loss of noise on both CIFAR networks,
+          for a texture and for a transfer, and whether the total ever rose. Exit status 1
+          where a texture's fall is below 99 % or a total rose.
+          memory: the most memory that a transfer at 1024×768 takes on VGG-16. Exit status 1 above
+          6 GB.
+The network of `torch` and `memory` is VGG-16 with random weights. The PyTorch side is written from
+the formulas of Gatys et al. 2015 and 2016, with sums for Gram matrices, and shares nothing but the
+weights. The pictures of `descent` are those that `scripts/style.py` draws.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import statistics
+import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +35,10 @@ import numpy as np
 import rvis
 from rvis import core
 from rvis.style.layers import contents, terms, textures
-from rvis.style.synthesis import pooled
+from rvis.style.synthesis import StyleResult, pooled
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.style import brushwork, landscape
 
 STYLE = {"relu1_1": 1e3, "relu2_1": 2e3, "relu3_1": 3e3, "relu4_1": 4e3, "relu5_1": 5e3}
 CONTENT = {"relu4_2": 0.5}
@@ -106,26 +117,19 @@ def evaluate(model: rvis.Model, problem: core.Problem, image: jax.Array) -> Any:
     return jax.value_and_grad(cost)(image)
 
 
-def seconds(call: Any, repeats: int) -> float:
-    """The median time of a call, after one that warms up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def seconds(calls: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
+    """(repeats, calls) times, taken in turn after one round that warms up."""
+    times = np.zeros((repeats + 1, len(calls)))
+    for row in times:
+        for i, call in enumerate(calls):
+            started = time.perf_counter()
+            call()
+            row[i] = time.perf_counter() - started
+    return times[1:]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compares and times; the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--side", type=int, default=256)
-    p.add_argument("--repeats", type=int, default=5)
-    a = p.parse_args(arguments)
-    if importlib.util.find_spec("torch") is None:
-        print(f"{p.prog}: torch was expected; install rvis[bench]", file=sys.stderr)
-        return 3
+def compare(largest: int, repeats: int) -> int:
+    """The table of differences and times; 1 where a difference is too large."""
     import torch
 
     model = rvis.load("vgg16", weights="random", key=0)
@@ -135,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("|---|---|---|---|---|---|---|")
     for pooling in ("max", "average"):
         network = pooled(model, pooling)
-        for side in (64, a.side):
+        for side in (64, largest):
             pictures = rng.uniform(size=(3, side, side, 3)).astype(np.float32)
             picture, content, style = map(jnp.asarray, pictures)
             goal = textures(network, [style], [1.0], terms("style", STYLE, (), model))
@@ -174,13 +178,78 @@ def main(arguments: list[str] | None = None) -> int:
             off = abs(float(loss) / value - 1)
             turned = float(np.linalg.norm(gradient - wanted) / np.linalg.norm(wanted))
             wrong |= not (off <= 1e-4 and turned <= 1e-4)
-            own, other = seconds(our_step, a.repeats), seconds(torch_step(torch.float32), a.repeats)
+            times = seconds((our_step, torch_step(torch.float32)), repeats)
+            own, other = np.median(times, 0)
+            ratio = np.median(times[:, 0] / times[:, 1])
             print(
                 f"| {pooling} | {side} | {off:.1e} | {turned:.1e} "
-                f"| {own:.3f} s | {other:.3f} s | {own / other:.2f} |",
+                f"| {own:.3f} s | {other:.3f} s | {ratio:.2f} |",
                 flush=True,
             )
     return int(wrong)
+
+
+def descent(side: int) -> int:
+    """The table of falls; 1 where one is too small or a total rose."""
+    wrong = False
+    print("| network | task | Gram loss of noise | after 500 | fall | total rose |")
+    print("|---|---|---|---|---|---|")
+    for name in ("cifar10_resnet", "cifar10_resnet_robust"):
+        model = rvis.load(name)
+        content, picture = landscape(side, 3), brushwork(side, 3)
+        texture = rvis.style.texture(model, picture, histogram=False, progress=False)
+        # The same layers, pooling and start, without content: what the transfer's Gram loss was.
+        blank = rvis.style.transfer(
+            model, content, picture, ratio=0, start="noise", steps=1, progress=False
+        )
+        mixed = rvis.style.transfer(
+            model, content, picture, ratio=0.03, start="noise", progress=False
+        )
+        rows: list[tuple[str, float, StyleResult]] = [
+            ("texture", -float(texture.scores[0]), texture),
+            ("transfer, ratio .03", -float(blank.scores[0]), mixed),
+        ]
+        for task, before, result in rows:
+            after = float(result.style_loss)
+            rose = bool((np.diff(result.scores) < 0).any())
+            fall = 1 - after / before
+            wrong |= rose or (result is texture and fall < 0.99)
+            print(
+                f"| {name} | {task} | {before:.3g} | {after:.3g} | {fall:.2%} "
+                f"| {'yes' if rose else 'no'} |",
+                flush=True,
+            )
+    return int(wrong)
+
+
+def memory() -> int:
+    """The peak of this process over a transfer at 1024×768; 1 where that is above 6 GB."""
+    model = rvis.load("vgg16", weights="random", key=0)
+    content, style = np.random.default_rng(0).uniform(size=(2, 768, 1024, 3)).astype(np.float32)
+    started = time.perf_counter()
+    rvis.style.transfer(model, content, style, steps=2, progress=False)
+    spent = time.perf_counter() - started
+    # Linux counts in KiB.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(f"1024×768, VGG-16, 2 evaluations and compilation: {peak:.2f} GB, {spent:.0f} s")
+    return int(peak > 6)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compares, times and weighs; the exit status."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("what", choices=("torch", "descent", "memory"))
+    p.add_argument("--side", type=int, help="256 for torch, 96 for descent, by default")
+    p.add_argument("--repeats", type=int, default=5)
+    a = p.parse_args(arguments)
+    if a.what == "memory":
+        return memory()
+    if a.what == "descent":
+        return descent(a.side or 96)
+    if importlib.util.find_spec("torch") is None:
+        print(f"{p.prog}: torch was expected; install rvis[bench]", file=sys.stderr)
+        return 3
+    return compare(a.side or 256, a.repeats)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ import gzip
 import json
 import struct
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 import rvis
 from scripts import bench, combinations, dream, evaluate, faithfulness, train, visualize
+from scripts.benchmarks import machine
+from scripts.benchmarks.rows import Row
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +144,64 @@ def test_faithfulness_prints_a_table(trained, digits, capsys):
     assert "| pool1 |" in capsys.readouterr().out
 
 
-def test_bench_prints_a_table(capsys):
-    words = "--model mnist_cnn --size 28 --batch 2 --steps 2 --rounds 1"
+def test_bench_prints_the_ratio_of_a_step(capsys):
+    words = "step-ratio --model mnist_cnn --size 28 --batch 2 --rounds 1"
     assert bench.main(words.split()) == 0
     assert "bare forward and backward" in capsys.readouterr().out
+
+
+def test_bench_measures_a_side_in_its_own_process(monkeypatch):
+    row = Row("g", "r", "call", 1, {"rvis": None, "peer": None}, None, 1e-3, 1.0)
+
+    class Told:
+        first = 1.0
+
+        def __init__(self, row, name, data):
+            if name == "peer":
+                raise ChildProcessError("ModuleNotFoundError: No module named 'peer'")
+
+        def call(self):
+            return {"seconds": 0.5, "figure": 2.0}
+
+        def close(self):
+            return 1e9
+
+    monkeypatch.setattr(bench, "Side", Told)
+    found = bench.measure(row, None, 3)
+    assert found["rvis"]["seconds"] == [0.5] * 3
+    lines, amiss = bench.line(row, found, machine.Ceiling(1.0, 1.0))
+    assert "not installed" in lines[1] and not amiss
+
+
+def test_bench_says_where_sides_disagree_or_a_goal_is_missed():
+    row = Row("g", "r", "call", 1, {"rvis": None, "peer": None}, None, 1e-3, 0.5)
+    told = {"first": 1.0, "memory": 1e9}
+    found = {
+        "rvis": {"seconds": [1.0], "figure": 2.0, **told},
+        "peer": {"seconds": [1.0], "figure": 2.1, **told},
+    }
+    _, amiss = bench.line(row, found, machine.Ceiling(1.0, 1.0))
+    assert len(amiss) == 2 and "differ" in amiss[0] and "not 0.50" in amiss[1]
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "flops"),
+    [
+        (lambda a, b: a @ b, [(2, 3), (3, 5)], 60),
+        (lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=4)[0], [(3, 3)], 216),
+        (
+            lambda x, k: jax.lax.conv_general_dilated(
+                x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ),
+            [(1, 4, 4, 2), (3, 3, 2, 5)],
+            2 * 2 * 2 * 5 * 18,
+        ),
+    ],
+    ids=["product", "scan", "convolution"],
+)
+def test_operations_are_counted(function, shapes, flops):
+    arguments = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    assert machine.of(jax.make_jaxpr(function)(*arguments).jaxpr).flops == flops
 
 
 @pytest.mark.parametrize(

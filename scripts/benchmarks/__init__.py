@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` measures: rows, the peers' networks, the process of one side."""
