@@ -13,6 +13,7 @@ from toys import linear, pointwise
 
 import rvis
 from rvis.models import layers, registry
+from rvis.models.apply import LinenApply, assemble
 from rvis.receptive import ReceptiveField, effective_field, fields, receptive_field
 from rvis.types import identity
 
@@ -62,10 +63,10 @@ def lit(model, names, size):
 def outline(name):
     """A model without weights, for these play no part in theoretical fields."""
     known = registry.ARCHITECTURES[name]
-    apply = registry.LinenApply(known.make())
+    apply = LinenApply(known.make())
     image = jax.ShapeDtypeStruct((1, *known.input_shape), jnp.float32)
     params = jax.eval_shape(apply.module.init, jax.random.key(0), image)
-    return registry._model(apply, params, known.input_shape, (), name)
+    return assemble(apply, params, known.input_shape, (), name)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_lit_pixel_reaches_exactly_the_places_that_see_it(name, names):
     params = jax.tree.map_with_path(
         lambda path, leaf: positive(leaf) * (path[-1].key not in ("bias", "mean")), model.params
     )
-    model = model.replace(params=params, apply=registry.LinenApply(model.apply.module))
+    model = model.replace(params=params, apply=LinenApply(model.apply.module))
     size = (44, 52) if model.input_shape[0] == 224 else model.input_shape[:2]
     for layer, found in lit(model, names, size).items():
         field = receptive_field(model, layer, size=size)

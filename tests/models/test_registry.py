@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from rvis import taps
 from rvis.models import convert, registry
+from rvis.models.apply import normalised
 from rvis.models.mnist import MnistCNN
 from rvis.models.resnet import ResNet
 from rvis.types import Model
@@ -315,7 +316,7 @@ def test_build_names_what_is_wrong(case):
 
 def test_inceptionv1_sees_255_times_the_image_less_117():
     known = registry.ARCHITECTURES["inceptionv1"]
-    seen = registry._normalised(jnp.array([0.0, 0.5, 1.0]), known.mean, known.std)
+    seen = normalised(jnp.array([0.0, 0.5, 1.0]), known.mean, known.std)
     np.testing.assert_allclose(seen, [-117, 10.5, 138], rtol=1e-5)
 
 

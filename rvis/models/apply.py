@@ -1,0 +1,247 @@
+"""What makes a module a model: its `apply`, with a tap at every layer, and the layers' names."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.core.tracers import current_trace
+
+from rvis.models.layers import average_instead
+from rvis.types import Array, Model, PyTree, Relu, Tap, identity
+
+Floats = tuple[float, ...]
+
+_INFERENCE = {"train": False, "training": False, "is_training": False, "deterministic": True}
+
+
+def normalised(images: Array, mean: Floats, std: Floats) -> Array:
+    """(images − mean) / std, in the images' precision."""
+    return (images - np.asarray(mean, images.dtype)) / np.asarray(std, images.dtype)
+
+
+def has_relu(module: object) -> bool:
+    """Whether a module's `__call__` takes a ReLU from outside."""
+    return "relu" in inspect.signature(type(module).__call__).parameters
+
+
+def _keywords(module: object, tap: Tap, relu: Relu, **more: Any) -> dict[str, Any]:
+    """The keywords of `module.__call__` that rvis knows the values of."""
+    given = {**_INFERENCE, "tap": tap, "relu": relu, **more}
+    accepted = inspect.signature(type(module).__call__).parameters
+    if relu is not jax.nn.relu and "relu" not in accepted:
+        raise ValueError(
+            f"relu: {type(module).__name__} applies its own, so that a rule for its gradient "
+            "(guided backpropagation, deconvnet, let-through) cannot be put in; give its __call__ "
+            "a keyword `relu` and use it there"
+        )
+    return {name: value for name, value in given.items() if name in accepted}
+
+
+def _at_this_level(tap: Tap) -> Callable[[str, Any], Any]:
+    """`tap` for arrays of the trace that it is made in; all else passes as it is.
+
+    What a tap records inside `nn.scan`, `nn.remat` or `nn.jit` could not leave it.
+    """
+    level = current_trace()
+
+    def passed(name: str, out: Any) -> Any:
+        here = isinstance(out, jax.Array) and current_trace() == level
+        return tap(name, out) if here else out
+
+    return passed
+
+
+@dataclasses.dataclass(frozen=True)
+class LinenApply:
+    """The `apply` of a Flax Linen module: normalises images, then calls the module with a tap.
+
+    It hashes by value, as Linen modules do by their fields: two models of one architecture share
+    their compiled programs. A module whose `__call__` takes `tap=` and `relu=` is given them. Any
+    other is tapped at the output of every submodule's `__call__`, under its path joined with dots;
+    its ReLU stays its own (`takes_relu` is False).
+
+    Attributes:
+      module: any Linen module that maps (n, H, W, C) to logits (n, classes).
+      mean: subtracted from the images, one number or one a channel.
+      std: what they are divided by then.
+      averaged: whether averages take the place of maxima wherever the module pools.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis.models import convert
+      >>> from rvis.models.apply import LinenApply
+      >>> from rvis.models.mnist import MnistCNN
+      >>> import jax
+      >>> apply = LinenApply(MnistCNN())
+      >>> variables = convert.he_normal(MnistCNN(), (28, 28, 1), jax.random.key(0))
+      >>> apply(variables, jnp.ones((2, 28, 28, 1))).shape
+      (2, 10)
+    """
+
+    module: nn.Module
+    mean: Floats = (0.0,)
+    std: Floats = (1.0,)
+    averaged: bool = False
+
+    @property
+    def takes_relu(self) -> bool:
+        """Whether a rule for the ReLU's gradient can be put in."""
+        return has_relu(self.module)
+
+    def with_average_pooling(self) -> LinenApply:
+        """The same network with averages in the place of maxima (Gatys 2015).
+
+        Raises:
+          ValueError: naming `pooling`, where the module's `__call__` takes no `pool=`.
+        """
+        if "pool" not in inspect.signature(type(self.module).__call__).parameters:
+            raise ValueError(
+                f"pooling: {type(self.module).__name__} pools by itself, so that averages cannot "
+                "be put in; give its __call__ a keyword `pool` and use it there"
+            )
+        return dataclasses.replace(self, averaged=True)
+
+    def __call__(
+        self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
+    ) -> Array:
+        """Logits (n, classes) of images (n, H, W, C) in [0, 1].
+
+        Raises:
+          ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
+        """
+        pooling = {"pool": average_instead} if self.averaged else {}
+        keywords = _keywords(self.module, tap, relu, **pooling)
+        x = normalised(images, self.mean, self.std)
+        logits: Any
+        if "tap" in keywords:
+            logits = self.module.apply(params, x, **keywords)
+            return logits
+        tap = _at_this_level(tap)
+
+        def tapped(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
+            out = call(*args, **kwargs)
+            layer = context.method_name == "__call__" and context.module.path
+            return tap(".".join(layer), out) if layer else out
+
+        with nn.intercept_methods(tapped):
+            logits = self.module.apply(params, x, **keywords)
+        return logits
+
+    @property
+    def takes_train(self) -> bool:
+        """Whether the module can be put in training mode."""
+        return "train" in inspect.signature(type(self.module).__call__).parameters
+
+    def train(self, params: PyTree, images: Array) -> tuple[Array, PyTree]:
+        """Logits in training mode, and the collections that change then (batch statistics)."""
+        x = normalised(images, self.mean, self.std)
+        changing = [name for name in params if name != "params"]
+        return self.module.apply(params, x, train=True, mutable=changing)
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxApply:
+    """The `apply` of a Flax NNX module, as `LinenApply` is that of a Linen one.
+
+    The weights are an `nnx.State`; the module is put together again inside the trace, in evaluation
+    mode, and that copy's submodules are tapped at the output of their `__call__` (see `from_nnx`).
+
+    Attributes:
+      graphdef: the module without its weights, from `nnx.split`.
+      takes_relu: whether a rule for the ReLU's gradient can be put in.
+      mean: subtracted from the images, one number or one a channel.
+      std: what they are divided by then.
+    """
+
+    graphdef: nnx.GraphDef
+    takes_relu: bool
+    mean: Floats = (0.0,)
+    std: Floats = (1.0,)
+
+    def __call__(
+        self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
+    ) -> Array:
+        """Logits (n, classes) of images (n, H, W, C) in [0, 1].
+
+        Raises:
+          ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
+        """
+        module = nnx.merge(self.graphdef, params)
+        module.eval()
+        keywords = _keywords(module, tap, relu)
+        if "tap" not in keywords:
+            tap = _at_this_level(tap)
+            for path, child in list(nnx.iter_modules(module)):
+                if path and callable(child):
+                    _tap_output(child, functools.partial(tap, ".".join(map(str, path))))
+        return module(normalised(images, self.mean, self.std), **keywords)
+
+
+def _tap_output(module: nnx.Module, tap: Callable[[Any], Any]) -> None:
+    """Has `module` pass what it returns through `tap`."""
+    original = type(module)
+
+    def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        return tap(original.__call__(self, *args, **kwargs))
+
+    # Python looks `__call__` up on the class; one that derives from it keeps the module's nature.
+    module.__class__ = type(original.__name__, (original,), {"__call__": call})
+
+
+def assemble(
+    apply: LinenApply | NnxApply,
+    params: PyTree,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    name: str,
+) -> Model:
+    """A model whose layers are what its `tap` is called with, found by tracing."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    leaves, structure = jax.tree.flatten(shapes)
+    try:
+        layers, shape = _trace(apply, structure, tuple(leaves), input_shape)
+    except (flax.errors.FlaxError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"module: with these weights it cannot be applied to images of shape {input_shape} "
+            f"({reason(error)})"
+        ) from error
+    if len(shape) != 2:
+        raise ValueError(f"module: logits (n, classes) were expected of it, given shape {shape}")
+    twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if twice:
+        raise ValueError(f"module: every layer needs a name of its own, given twice: {twice}")
+    if classes and len(classes) != shape[1]:
+        raise ValueError(f"classes: {shape[1]} names were expected, given {len(classes)}")
+    return Model(params, apply, layers, input_shape, classes, name)
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of Flax or JAX, which can have very many."""
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+@functools.lru_cache(maxsize=64)
+def _trace(
+    apply: Any, structure: Any, leaves: tuple, input_shape: tuple[int, int, int]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """(the layers' names in order, the logits' shape)."""
+    names: list[str] = []
+
+    def tap(name: str, activation: Array) -> Array:
+        names.append(name)
+        return activation
+
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    params = jax.tree.unflatten(structure, leaves)
+    logits = jax.eval_shape(functools.partial(apply, tap=tap), params, images)
+    return tuple(names), tuple(getattr(logits, "shape", ()))
