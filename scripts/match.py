@@ -1,14 +1,15 @@
 """Two images that a network cannot tell apart: do they look alike? Standard against robust.
 
-Command:  python scripts/match.py DATA [--models STANDARD ROBUST] [--pairs 50] [--out FOLDER]
+Command:  python scripts/match.py DATA [--models STANDARD ROBUST] [--judge MODEL] [--out FOLDER]
 Time:     five minutes a network for 50 pairs of 32 pixels on two cores.
 Prints:   for each network, over pairs (x1, x2) of different classes, with 95 % bootstrap intervals:
           how much of the distance |R(x1) - R(x2)| is left at x', the share of pairs where that is
           below a tenth, and how near x' is to x1 and to x2 in pixels (L2) and SSIM, with the shares
-          of pairs that stay nearer to x1 in both; then the paired differences, robust less
-          standard. Writes, for each network, `MODEL_pairs.png` (x1, x', x2), `MODEL_path.png`
-          (interpolations in R), `MODEL_units.png` (single coordinates of R raised without any
-          regularizer, from noise and added to a real image), and `match.json`.
+          of pairs that stay nearer to x1 in both; with a judge, a network that shares nothing with
+          the others, in how many x' it sees the class of x1, and that of x2; then the paired
+          differences, robust less standard. Writes, for each network, `MODEL_pairs.png` (x1, x',
+          x2), `MODEL_path.png` (interpolations in R), `MODEL_units.png` (single coordinates of R
+          raised without any regularizer, from noise and added to a real image), and `match.json`.
 DATA is what `rvis.data.load` reads. Ctrl-C is safe: the same command
 goes on with the network that was interrupted; the ones before it are run again.
 """
@@ -31,22 +32,28 @@ _UNIT_STEP = 0.5
 
 
 def pairs(data: rvis.data.Dataset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two rows of images, (count, H, W, C) each; those of a pair are of different classes."""
+    """The numbers of two rows of `count` images; those of a pair are of different classes."""
     rng = np.random.default_rng(seed)
     first = rng.permutation(len(data))[:count]
     second = np.empty_like(first)
     for i, own in enumerate(first):
         others = np.flatnonzero(data.labels != data.labels[own])
         second[i] = others[rng.integers(len(others))]
-    return data.floats(first), data.floats(second)
+    return first, second
 
 
-def measured(found: Matching) -> dict[str, np.ndarray]:
-    """What the table says of each pair."""
+def measured(
+    found: Matching, labels: tuple[np.ndarray, np.ndarray], judge: rvis.Model | None
+) -> dict[str, np.ndarray]:
+    """What the table says of each pair, whose classes are `labels`."""
     to_source, to_target = found.to_source(), found.to_target()
     apart = codes.distances(found.sources, found.targets)
     unlike = codes.ssim(found.sources, found.targets)
     stays = (to_source["l2"] < to_target["l2"]) & (to_source["ssim"] > to_target["ssim"])
+    seen = {}
+    if judge is not None:
+        told = np.asarray(judge(found.images)).argmax(-1)
+        seen = {f"judged to be of x{i}'s class": told == own for i, own in enumerate(labels, 1)}
     return {
         "R-distance left": found.remaining,
         "below a tenth": found.remaining < 0.1,
@@ -57,6 +64,7 @@ def measured(found: Matching) -> dict[str, np.ndarray]:
         "nearer to x1 in both": stays,
         "L2 to x2 over that of x1": to_target["l2"] / apart,
         "SSIM to x2 less that of x1": to_target["ssim"] - unlike,
+        **seen,
     }
 
 
@@ -97,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--models", nargs="+", default=["cifar10_resnet", "cifar10_resnet_robust"])
     p.add_argument("--split", default="test")
     p.add_argument("--layer", help="R, the penultimate layer by default")
+    p.add_argument("--judge", help="a third network of the same classes")
     p.add_argument("--pairs", type=int, default=50)
     p.add_argument("--start", default="source", choices=("source", "noise", "grey"))
     p.add_argument("--steps", type=int, default=1000)
@@ -115,7 +124,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"models: different names were expected, given {', '.join(names)}")
         data = rvis.data.load(a.data, a.split, size=models[0].input_shape[:2])
         rvis.checks.count("--pairs", a.pairs, low=2)
-        first, second = pairs(data, min(a.pairs, len(data)), a.seed)
+        judge = None if a.judge is None else rvis.load(a.judge)
+        if judge is not None and judge.classes != data.classes:
+            raise ValueError(f"judge: the classes of the data were expected, given {judge.classes}")
+        numbers = pairs(data, min(a.pairs, len(data)), a.seed)
+        first, second = map(data.floats, numbers)
+        labels = data.labels[numbers[0]], data.labels[numbers[1]]
         options = {"steps": a.steps, "step_size": a.step_size, "eps": a.eps}
         options["progress"] = not a.quiet
         table: dict[str, dict[str, np.ndarray]] = {}
@@ -132,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
                 checkpoint=state,
                 **options,
             )
-            table[model.name] = measured(found)
+            table[model.name] = measured(found, labels, judge)
             print(f"{model.name}, {found.layer}, {len(first)} pairs")
             for name, values in table[model.name].items():
                 mean, low, high = interval(values, rng)

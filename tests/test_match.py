@@ -11,6 +11,7 @@ import pytest
 import rvis
 from rvis import codes, core
 from rvis.match import interpolate, match
+from scripts import match as match_script
 from tests import toys
 
 SHAPE = (4, 5, 1)
@@ -241,3 +242,12 @@ def test_paths_refuse(options, error, message):
     given = {"first": FIRST, "second": SECOND, **options}
     with pytest.raises(error, match=message):
         interpolate(SMALL, given.pop("first"), given.pop("second"), **given)
+
+
+def test_the_command_counts_what_a_judge_sees():
+    found = match(SMALL, FIRST, SECOND, "pool", **QUICK)
+    seen = np.asarray(SMALL(found.images)).argmax(-1)
+    table = match_script.measured(found, (seen, seen + 1), SMALL)
+    assert table["judged to be of x1's class"].all()
+    assert not table["judged to be of x2's class"].any()
+    assert not any(name.startswith("judged") for name in match_script.measured(found, (), None))
