@@ -1,27 +1,36 @@
 """Pictures that a network takes for a class: "an elephant that must become a tiger shark".
 
-Command:  python scripts/fool.py MODEL [IMAGE] --class NAME [NAME …] [--beside MODEL] [--out FOLDER]
+Command:  python scripts/fool.py MODEL --class NAME [NAME …] [--start FILE] [--beside MODEL …]
 Time:     seconds a class for a 32-pixel network on two cores.
-Prints:   for each network and class the probability at the start and at the end, the step after
-          which the class led, and how far the picture is from its start; then where the figure is.
-          `fool.png` has a row for each class: the start, and for each network the picture that it
-          is sure of and what was added (grey is nothing, amplified to the full range). A folder
-          for each network holds its pictures by themselves.
-IMAGE is a picture file, or a data set that `rvis.data.load` reads, with `--index`; without one the
-pictures start from noise, or from `--start grey`. MODEL is a name of `rvis.list_models()` or a path
-that `rvis.load` reads. Ctrl-C is safe: the same command goes on from there.
+Prints:   for each network and class what the network thought at the start and at the end, the step
+          after which the class led, how far the picture is from its start, and whether anything of
+          the class can have appeared; then where the figure is. `fool.png` has a row for each class
+          and network: the start, the picture on the way and at the end with the probability of the
+          class, and what was added (grey is nothing, amplified to the full range). A folder for
+          each network holds its pictures by themselves.
+FILE is a picture, cut at its centre to the network's size, or a data set that `rvis.data.load`
+reads, with `--index`; without one the pictures start from noise, or from `--start grey`. NAME is
+one of the network's classes; a network without names has numbers. MODEL is a name of
+`rvis.list_models()` or a path that `rvis.load` reads. Ctrl-C is safe: the same command goes on from
+there.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 import rvis
-from rvis import attacks, plots, regularizers, transforms
+from rvis import attacks, metrics, plots, regularizers, transforms
+
+STILL = 0.9
+"""The structural similarity to the start above which a picture counts as the same."""
 
 
 def read(path: Path, index: int | None, shape: tuple[int, int, int]) -> np.ndarray:
@@ -39,13 +48,20 @@ def read(path: Path, index: int | None, shape: tuple[int, int, int]) -> np.ndarr
     return np.clip(image, 0, 1)
 
 
-def fooled(model: rvis.Model, start: str | np.ndarray, a: argparse.Namespace) -> attacks.Fooling:
-    """The classes' pictures on one network; prints what it took."""
+def started(a: argparse.Namespace, shape: tuple[int, int, int]) -> str | np.ndarray:
+    """What `attacks.fool` starts from."""
+    if a.index is None and a.start in ("noise", "grey"):
+        return cast("str", a.start)
+    return read(Path(a.start), a.index, shape)
+
+
+def fooled(model: rvis.Model, a: argparse.Namespace) -> attacks.Fooling:
+    """The classes' pictures on one network."""
     classes = [int(name) if name.isdigit() and not model.classes else name for name in a.classes]
-    result = attacks.fool(
+    return attacks.fool(
         model,
         classes,
-        start=start,
+        start=started(a, model.input_shape),
         objective=a.objective,
         confidence=a.confidence,
         eps=a.eps,
@@ -54,50 +70,93 @@ def fooled(model: rvis.Model, start: str | np.ndarray, a: argparse.Namespace) ->
         transforms=transforms.lucid(min(model.input_shape[:2])) if a.transforms else (),
         regularizers=[regularizers.total_variation(a.tv)] if a.tv else (),
         optimizer=rvis.optimizers.steepest(a.step_size, norm="mean_abs"),
+        snapshots=way(a.steps),
         key=a.seed,
         checkpoint=a.out / f"state_{model.name}",
         progress=not a.quiet,
     )
-    for name, chances, since, distance in zip(
-        result.labels, result.probabilities, result.since, result.distance(), strict=True
-    ):
+
+
+def way(steps: int) -> list[int]:
+    """The steps that the figure shows on the way."""
+    return sorted({max(1, steps // part) for part in (50, 10, 2)} - {steps})
+
+
+def stories(model: rvis.Model, result: attacks.Fooling) -> list[str]:
+    """For each class what happened, in words."""
+    before = np.asarray(model(result.starts)).argmax(1)
+    # The least of the channels, so that a patch of new colour counts.
+    pairs = zip(np.moveaxis(result.starts, -1, 0), np.moveaxis(result.images, -1, 0), strict=True)
+    alike = np.min([metrics.structural_similarity(*pair) for pair in pairs], 0)
+    told = []
+    for i, (name, since) in enumerate(zip(result.labels, result.since, strict=True)):
+        first = model.classes[before[i]] if model.classes else f"class {before[i]}"
+        chances = result.probabilities[i]
         led = "never led" if since < 0 else f"led after {since} steps"
-        print(
-            f"{model.name}: {name} from {chances[0]:.2%} to {chances[-1]:.2%}, {led}, "
-            f"L2 distance {distance:.2f}"
+        text = (
+            f"{model.name} takes the start for {first} ({name}: {chances[0]:.2%}). At the end it "
+            f"is {chances[-1]:.2%} sure of {name}, which {led}. L2 distance "
+            f"{result.distance()[i]:.2f}, structural similarity to the start {alike[i]:.3f}: "
         )
-    return result
+        if alike[i] < STILL:
+            text += f"another picture; whether it shows {name} is for the eye to say."
+        elif chances[-1] > 0.5:
+            text += f"no {name} has appeared, and yet the network is sure."
+        else:
+            text += f"no {name} has appeared, and the network saw none."
+        told.append(text)
+    return told
 
 
-def figure(results: list[attacks.Fooling], names: list[str], a: argparse.Namespace) -> Path:
-    """Draws the starts, and beside them what each network is sure of."""
-    rows = []
-    for i in range(len(results[0].images)):
-        row = [results[0].starts[i]]
-        for result in results:
-            added = result.images[i] - result.starts[i]
-            most = np.abs(added).max()
-            row += [result.images[i], np.clip(0.5 + added / (2 * most if most else 1), 0, 1)]
-        rows.append(row)
-    titles = ["start"]
-    for name in names:
-        # A cell has room for a word.
-        titles += [name.split("_")[-1], "added"]
-    file = a.out / "fool.png"
-    labels = [str(label) for label in results[0].labels]
-    plots.save(plots.grid(rows, titles=titles, row_titles=labels, scale=a.scale), file)
-    return file
+def figure(result: attacks.Fooling, told: list[str], scale: int | None) -> Image.Image:
+    """Start, way, end and what was added, a row for each class, and the words beneath."""
+    cells, titles = [], []
+    for i, chances in enumerate(result.probabilities):
+        added = result.images[i] - result.starts[i]
+        most = float(np.abs(added).max())
+        shown = {0: result.starts[i]} | {s: x[i] for s, x in result.snapshots.items()}
+        shown[len(chances) - 1] = result.images[i]
+        cells += [*shown.values(), np.clip(0.5 + added / (2 * most if most else 1), 0, 1)]
+        titles += [f"{step}: {chances[step]:.1%}" for step in shown]
+        titles.append(f"added x {0.5 / most:.3g}" if most else "nothing added")
+    height, width = cells[0].shape[:2]
+    picture = plots.grid(
+        cells,
+        titles=titles,
+        row_titles=[str(name) for name in result.labels],
+        columns=len(cells) // len(told),
+        scale=-(-144 // max(height, width)) if scale is None else scale,
+    )
+    font = cast("ImageFont.FreeTypeFont", ImageFont.load_default(14))
+    letters = int(picture.width / font.getlength("n"))
+    lines = [line for text in told for line in textwrap.wrap(text, letters)]
+    line = sum(font.getmetrics()) + 2
+    whole = Image.new("RGB", (picture.width, picture.height + line * len(lines) + 12), "white")
+    whole.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(whole)
+    for i, text in enumerate(lines):
+        draw.text((6, picture.height + 4 + i * line), text, "black", font)
+    return whole
+
+
+def stacked(pictures: list[Image.Image]) -> Image.Image:
+    """One above the other."""
+    size = max(p.width for p in pictures), sum(p.height for p in pictures)
+    whole, top = Image.new("RGB", size, "white"), 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Draws and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("model")
-    p.add_argument("image", type=Path, nargs="?")
     p.add_argument("--class", dest="classes", nargs="+", required=True, metavar="NAME")
     p.add_argument("--beside", nargs="*", default=[], metavar="MODEL", help="other networks")
-    p.add_argument("--index", type=int, help="of a test picture, where IMAGE is a data set")
-    p.add_argument("--start", choices=("noise", "grey"), default="noise", help="without IMAGE")
+    p.add_argument("--start", default="noise", metavar="FILE", help="or noise, or grey")
+    p.add_argument("--index", type=int, help="of a test picture, where FILE is a data set")
     p.add_argument("--objective", choices=("probability", "logit"), default="probability")
     p.add_argument(
         "--confidence", type=float, help="the probability at which a picture is done, such as .99"
@@ -114,25 +173,22 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "fool"))
     a = p.parse_args(arguments)
     try:
-        results, names = [], []
+        drawn = []
         for given in (a.model, *a.beside):
             model = rvis.load(given)
-            if a.index is not None and a.image is None:
-                raise ValueError("--index: it was expected beside IMAGE, a data set")
-            start = a.start if a.image is None else read(a.image, a.index, model.input_shape)
-            results.append(fooled(model, start, a))
-            names.append(model.name)
-            results[-1].save(a.out / model.name)
-        if len({result.images.shape for result in results}) > 1:
-            raise ValueError("--beside: networks of one input shape were expected")
-        file = figure(results, names, a)
+            result = fooled(model, a)
+            told = stories(model, result)
+            print("\n".join(told), flush=True)
+            result.save(a.out / model.name)
+            drawn.append(figure(result, told, a.scale))
+        plots.save(stacked(drawn), a.out / "fool.png")
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    print(file)
+    print(a.out / "fool.png")
     return 0
 
 

@@ -6,7 +6,8 @@ Prints:   how many images that the network gets right were each turned into anot
           random, and the median of the distortion √(Σδ²/n) (Szegedy et al. 2013). The exit status
           is 1 unless all were. `pairs.png` shows the first, original beside attacked, with the
           difference amplified; `attack.json` the figures of all.
-DATA is a data set that `rvis.data.load` reads, such as cifar10.zip; its test part is used.
+DATA is a data set that `rvis.data.load` reads, such as cifar10.zip; its test part is used. Ctrl-C
+is safe: the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             targeted=True,
             rounds=a.rounds,
             steps=a.steps,
+            checkpoint=a.out / "state",
             progress=not a.quiet,
         )
         distortion = result.distance("rms")
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
+        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     print(a.out / "pairs.png")
     return 0 if result.success.all() else 1

@@ -53,7 +53,8 @@ def noise_like(images: np.ndarray, attacked: np.ndarray, seed: int) -> np.ndarra
 
 def layers(model: rvis.Model, test: Dataset, a: argparse.Namespace) -> list[str]:
     """A model's table."""
-    rows = np.linspace(0, len(test) - 1, min(a.images, len(test))).astype(int)
+    # Local dimensions are taken in batches, which must not be of one class each.
+    rows = np.random.default_rng(a.seed).permutation(len(test))[: a.images]
     clean, labels = test.floats(rows), test.labels[rows]
     eps = EPS.get(model.input_shape, 8 / 255) if a.eps is None else a.eps
     hit = attacks.bim(model, clean, labels, eps=eps, progress=not a.quiet).images
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
                 lines, lines, xlabel="Linf of the change", ylabel="distance from the tangent"
             )
             plots.save(picture, a.out / "distance.png")
-            some = test.floats(range(min(50, len(test))))
+            some = test.floats(np.linspace(0, len(test) - 1, min(50, len(test))).astype(int))
             eps = EPS.get(models[0].input_shape, 8 / 255)
             for model in models:
                 top = np.asarray(model(some)).argmax(1).astype(np.int32)

@@ -1,9 +1,11 @@
 """A network's accuracy against the radius of an attack, in each norm: figures and tables.
 
-Command:  python scripts/robustness.py MODEL DATA --out FOLDER
-Time:     about five minutes on two cores for 500 images of CIFAR-10 and all three norms.
-Prints:   a table for each norm: ε, the accuracy under attack, and its 95 % interval. FOLDER holds
-          NORM.png, NORM.csv and NORM.json; a run that was interrupted goes on where it stopped.
+Command:  python scripts/robustness.py MODEL DATA [--beside MODEL …] --out FOLDER
+Time:     about five minutes on two cores for a network, 500 images of CIFAR-10 and all three norms.
+Prints:   a table for each norm and network: ε, the accuracy under attack, and its 95 % interval.
+          FOLDER/NORM.png shows all networks; FOLDER/MODEL holds NORM.png, NORM.csv and NORM.json of
+          each. After Ctrl-C the same command goes on in the curve that it was drawing, and draws
+          those before it anew; --norms leaves them out.
 DATA is what `rvis.data.load` reads; MODEL a name of `rvis.list_models()` or a path that `rvis.load`
 reads.
 """
@@ -17,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attacks
+from rvis import attacks, plots
+from rvis.data import Dataset
 
 GREY = {
     "linf": (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4),
@@ -40,11 +43,35 @@ def radii(shape: tuple[int, int, int], norm: str) -> tuple[float, ...]:
     return tuple(scale * eps for eps in (GREY if grey else COLOUR)[norm])
 
 
+def measured(
+    model: rvis.Model, test: Dataset, norm: str, a: argparse.Namespace
+) -> attacks.RobustnessCurve:
+    """A network's curve, which is written and printed."""
+    curve = attacks.robustness(
+        model,
+        np.asarray(test.floats(np.arange(len(test)))),
+        test.labels,
+        epsilons=a.epsilons or radii(model.input_shape, norm),
+        norm=norm,
+        attack=a.attack,
+        steps=a.steps,
+        key=a.seed,
+        checkpoint=a.out / model.name / f"{norm}.part",
+        progress=not a.quiet,
+    )
+    curve.save(a.out / model.name, norm)
+    print(f"{model.name}, {a.attack}, {norm}: clean {curve.clean:.1%} of {len(test)} images")
+    for eps, accuracy, margin in zip(curve.epsilons, curve.accuracies, curve.margins, strict=True):
+        print(f"  eps {eps:8.4f}   {accuracy:6.1%} ± {margin:.1%}")
+    return curve
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("model", help="a shipped model's name, or its folder")
     p.add_argument("data", type=Path)
+    p.add_argument("--beside", nargs="*", default=[], metavar="MODEL", help="other networks")
     p.add_argument("--out", type=Path, default=Path("out", "robustness"))
     p.add_argument("--norms", nargs="+", default=list(attacks.NORMS), choices=attacks.NORMS)
     p.add_argument("--attack", default="pgd", help="pgd, apgd, bim or square")
@@ -57,28 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if a.epsilons and len(a.norms) != 1:
             raise ValueError(f"--epsilons: one of --norms was expected with it, given {a.norms}")
-        model, test = rvis.load(a.model), rvis.data.load(a.data, "test")
+        models = [rvis.load(name) for name in (a.model, *a.beside)]
+        if len({model.name for model in models}) < len(models):
+            raise ValueError("--beside: networks of different names were expected")
+        test = rvis.data.load(a.data, "test")
         count = min(rvis.checks.count("--images", a.images), len(test))
         test = test.take(np.linspace(0, len(test) - 1, count).astype(int))
-        images = np.asarray(test.floats(np.arange(count)))
         for norm in a.norms:
-            curve = attacks.robustness(
-                model,
-                images,
-                test.labels,
-                epsilons=a.epsilons or radii(model.input_shape, norm),
-                norm=norm,
-                attack=a.attack,
-                steps=a.steps,
-                key=a.seed,
-                checkpoint=a.out / f"{norm}.part",
-                progress=not a.quiet,
-            )
-            curve.save(a.out, norm)
-            print(f"{model.name}, {a.attack}, {norm}: clean {curve.clean:.1%} of {count} images")
-            rows = zip(curve.epsilons, curve.accuracies, curve.margins, strict=True)
-            for eps, accuracy, margin in rows:
-                print(f"  eps {eps:8.4f}   {accuracy:6.1%} ± {margin:.1%}")
+            curves = [measured(model, test, norm, a) for model in models]
+            plots.save(curves[0].show(*curves[1:]), a.out / f"{norm}.png")
             print(a.out / f"{norm}.png", flush=True)
     except (ValueError, TypeError, KeyError, OSError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)

@@ -111,6 +111,16 @@ def test_scale_and_rotation_change_nothing():
     assert one == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-22, 1e22])
+def test_units_far_from_1_change_nothing(unit):
+    data = spread(300, 3, 10)
+    one, other = (manifold.intrinsic_dimension(x, k=8) for x in (data, data * np.float32(unit)))
+    assert other.value == pytest.approx(one.value, rel=1e-4)
+    near = manifold.distance_to_data(data[:2] * np.float32(unit), data[9:] * np.float32(unit))
+    plain = manifold.distance_to_data(data[:2], data[9:])
+    np.testing.assert_allclose(near.nearest, unit * plain.nearest, rtol=1e-5)
+
+
 def test_a_sample_of_points_has_the_neighbours_of_all():
     data = spread(1500, 3, 20)
     whole, part = (manifold.intrinsic_dimension(data, k=10, sample=s) for s in (None, 400))

@@ -246,24 +246,8 @@ def apgd(
       diverse parameter-free attacks, algorithm 1.
     """
     request = prepare(
-        model,
-        images,
-        labels,
-        norm=norm,
-        eps=eps,
-        targeted=targeted,
-        key=key,
-        norms=("linf", "l2"),
+        model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key, norms=("linf", "l2")
     )
-    checks.count("restarts", restarts)
-    plan = plan_apgd(request, steps=steps, loss=loss)
     return attacked(
-        plan,
-        request,
-        method="apgd",
-        model=model.name,
-        loss=loss,
-        restarts=restarts,
-        key=key,
-        progress=progress,
+        plan_apgd, request, "apgd", restarts=restarts, progress=progress, steps=steps, loss=loss
     )

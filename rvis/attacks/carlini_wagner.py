@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import flax.struct
@@ -12,11 +13,10 @@ import jax.numpy as jnp
 
 from rvis import checks, core, optimizers
 from rvis.attacks.losses import Margin
-from rvis.attacks.minimal import Search, searched
+from rvis.attacks.minimal import searched
 from rvis.attacks.result import AttackResult, prepare
 from rvis.objectives import Activations, Objective
 from rvis.objectives.base import kind_field
-from rvis.results import describe
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key
 
 
@@ -80,6 +80,7 @@ def carlini_wagner(
     weight: float = 1e-3,
     targeted: bool = False,
     key: KeyLike = 0,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> AttackResult:
     """The nearest image in L2 that the model takes for another class, or for a target.
@@ -100,6 +101,7 @@ def carlini_wagner(
       weight: c of the first round.
       targeted: whether `labels` are targets.
       key: of no effect; the attack is deterministic.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
       progress: a bar on a terminal.
 
     Returns:
@@ -122,33 +124,19 @@ def carlini_wagner(
       section VI.A; nicholas.carlini.com/code/nn_robust_attacks, `l2_attack.py`.
     """
     checks.number("confidence", confidence, low=0)
-    checks.count("rounds", rounds)
-    checks.count("steps", steps)
     checks.number("learning_rate", learning_rate, above=0)
-    checks.number("weight", weight, above=0)
     request = prepare(model, images, labels, norm="l2", targeted=targeted, key=key)
-    bound = jnp.float32(confidence)
-    algorithm = Search(
-        core.Ascent(Tanh(request.shape), optimizers.adam(learning_rate)),
-        jnp.int32(steps),
-        jnp.float32(weight),
-        bound,
-    )
+    margin = Margin(jnp.asarray(request.labels), request.targeted)
     return searched(
-        algorithm,
+        core.Ascent(Tanh(request.shape), optimizers.adam(learning_rate)),
         request,
-        Confident(Margin(jnp.asarray(request.labels), request.targeted), bound),
-        steps=rounds * steps,
-        label="carlini_wagner",
+        Confident(margin, jnp.float32(confidence)),
+        method="carlini_wagner",
+        rounds=rounds,
+        steps=steps,
+        weight=weight,
+        checkpoint=checkpoint,
         progress=progress,
-        config=describe(
-            function="carlini_wagner",
-            model=model.name,
-            confidence=confidence,
-            rounds=rounds,
-            steps=steps,
-            learning_rate=learning_rate,
-            weight=weight,
-            targeted=targeted,
-        ),
+        confidence=confidence,
+        learning_rate=learning_rate,
     )

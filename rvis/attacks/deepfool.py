@@ -11,7 +11,6 @@ from jax import lax
 from rvis import checks, core
 from rvis.attacks.losses import Margin
 from rvis.attacks.result import AttackResult, conclude, lanes, prepare
-from rvis.results import describe
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
 _SHORTEST = {"l2": 1e-4, "linf": 1e-6}
@@ -190,17 +189,12 @@ def deepfool(
     ):
         found.append(outcome.images[:, 0])
         iterations.append(outcome.info.iterations[:, 0])
-    config = describe(
-        function="deepfool",
-        model=model.name,
-        norm=norm,
-        steps=steps,
-        overshoot=overshoot,
-        candidates=candidates,
-    )
     return conclude(
         request,
         np.concatenate(found),
+        method="deepfool",
         iterations=np.concatenate(iterations),
-        config=config,
+        steps=steps,
+        overshoot=overshoot,
+        candidates=candidates,
     )

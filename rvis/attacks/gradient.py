@@ -226,10 +226,13 @@ def fgsm(
     Reference: Goodfellow et al. 2014, Explaining and harnessing adversarial examples, section 4.
     """
     request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    plan = plan_projected(
+    return attacked(_plan_single, request, "fgsm", progress=progress, loss=loss)
+
+
+def _plan_single(request: Request, *, loss: str) -> Plan:
+    return plan_projected(
         request, steps=1, step_size=request.eps, loss=loss, drawn=False, keep="last"
     )
-    return attacked(plan, request, method="fgsm", model=model.name, loss=loss, progress=progress)
 
 
 def bim(
@@ -261,16 +264,13 @@ def bim(
     Reference: Kurakin et al. 2016, Adversarial examples in the physical world, section 2.2.
     """
     request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    plan = plan_projected(request, steps=steps, step_size=step_size, loss=loss, drawn=False)
-    return attacked(
-        plan,
-        request,
-        method="bim",
-        model=model.name,
-        loss=loss,
-        step_size=step_size,
-        progress=progress,
-    )
+    options = {"steps": steps, "step_size": step_size, "loss": loss}
+    return attacked(plan_basic, request, "bim", progress=progress, **options)
+
+
+def plan_basic(request: Request, **options: Any) -> Plan:
+    """The plan of `bim`: `plan_projected` from the images themselves."""
+    return plan_projected(request, drawn=False, **options)
 
 
 def pgd(
@@ -333,16 +333,5 @@ def pgd(
       gradients; here it is the steepest there is within [0, 1], which does as well.
     """
     request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    checks.count("restarts", restarts)
-    plan = plan_projected(request, steps=steps, step_size=step_size, loss=loss)
-    return attacked(
-        plan,
-        request,
-        method="pgd",
-        model=model.name,
-        loss=loss,
-        step_size=step_size,
-        restarts=restarts,
-        key=key,
-        progress=progress,
-    )
+    options = {"steps": steps, "step_size": step_size, "loss": loss}
+    return attacked(plan_projected, request, "pgd", restarts=restarts, progress=progress, **options)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rvis import checks, core
-from rvis.attacks.minimal import Search, searched
+from rvis import core
+from rvis.attacks.minimal import searched
 from rvis.attacks.result import AttackResult, prepare
 from rvis.images import Pixel
 from rvis.objectives import Activations, Objective, Probability
 from rvis.objectives.base import kind_field
-from rvis.results import describe
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model
 
 
@@ -49,6 +49,7 @@ def lbfgs(
     weight: float = 1e-3,
     targeted: bool = False,
     key: KeyLike = 0,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> AttackResult:
     """The nearest image that the model takes for a target, by L-BFGS in the box.
@@ -70,6 +71,7 @@ def lbfgs(
       weight: 1/c of the first round.
       targeted: whether `labels` are targets, as they are in the paper.
       key: of no effect; the attack is deterministic.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
       progress: a bar on a terminal.
 
     Returns:
@@ -92,31 +94,17 @@ def lbfgs(
     Reference: Szegedy et al. 2013, Intriguing properties of neural networks, section 4.1. See
       `core.BoxLBFGS` for the minimiser.
     """
-    checks.count("rounds", rounds)
-    checks.count("steps", steps)
-    checks.number("weight", weight, above=0)
     request = prepare(model, images, labels, norm="l2", targeted=targeted, key=key)
     unit = jnp.asarray(request.labels)
-    algorithm = Search(
-        core.BoxLBFGS(Pixel(request.shape)),
-        jnp.int32(steps),
-        jnp.float32(weight),
-        jnp.float32(0),
-        follow=True,
-    )
     return searched(
-        algorithm,
+        core.BoxLBFGS(Pixel(request.shape)),
         request,
         Probability(unit) if request.targeted else Escape(unit),
-        steps=rounds * steps,
-        label="lbfgs",
+        method="lbfgs",
+        rounds=rounds,
+        steps=steps,
+        weight=weight,
+        checkpoint=checkpoint,
         progress=progress,
-        config=describe(
-            function="lbfgs",
-            model=model.name,
-            rounds=rounds,
-            steps=steps,
-            weight=weight,
-            targeted=targeted,
-        ),
+        follow=True,
     )

@@ -7,7 +7,7 @@ loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import core
+from rvis import checks, core
 from rvis.attacks.losses import Margin
 from rvis.attacks.result import AttackResult, Request, conclude, lanes
 from rvis.objectives import Activations, Objective
@@ -113,14 +113,6 @@ class SearchState:
 
 
 @flax.struct.dataclass
-class SearchInfo:
-    """Of a step: the margin by which the image fools, and whether that is enough."""
-
-    margin: Array
-    fooled: Array
-
-
-@flax.struct.dataclass
 class Search:
     """Rounds of an inner descent, with a bisection on the weight of its objective.
 
@@ -166,8 +158,8 @@ class Search:
 
     def step(
         self, key: Array, state: SearchState, model: Model, problem: core.Problem
-    ) -> tuple[SearchState, SearchInfo]:
-        """One step of the descent, of an objective that is a `Goal`."""
+    ) -> tuple[SearchState, Array]:
+        """One step of the descent, of an objective that is a `Goal`; tells the margin before it."""
         goal = problem.objective
         assert isinstance(goal, Goal)
         images = self.inner.images(state.inner)
@@ -210,7 +202,7 @@ class Search:
             jnp.where(better, images, state.best),
             base,
         )
-        return state, SearchInfo(margin, fooled)
+        return state, margin
 
     def images(self, state: SearchState) -> Array:
         """The nearest image that fooled, or the best attempt, (1, H, W, C)."""
@@ -218,43 +210,75 @@ class Search:
 
 
 def searched(
-    algorithm: Search,
+    inner: Any,
     request: Request,
     loss: Objective,
     *,
+    method: str,
+    rounds: int,
     steps: int,
-    label: str,
+    weight: float,
+    checkpoint: str | Path | None,
     progress: bool,
-    config: Mapping[str, Any],
+    confidence: float = 0.0,
+    follow: bool = False,
+    **options: Any,
 ) -> AttackResult:
-    """Runs a search for every image of a request; `loss` is maximised, n objectives."""
+    """Searches for every image of an attack.
+
+    Args:
+      inner: see `Search`.
+      request: checked arguments.
+      loss: n objectives that are maximised.
+      method: the attack's name.
+      rounds: as `carlini_wagner` takes them.
+      steps: of each.
+      weight: c of the first round.
+      checkpoint: see `core.drive`.
+      progress: a bar on a terminal.
+      confidence: see `Search`.
+      follow: see `Search`.
+      **options: the attack's own, for its result's `config`.
+    """
+    checks.count("rounds", rounds)
+    checks.count("steps", steps)
+    checks.number("weight", weight, above=0)
+    algorithm = Search(
+        inner, jnp.int32(steps), jnp.float32(weight), jnp.float32(confidence), follow
+    )
     count = len(request.images)
     margin = Margin(jnp.asarray(request.labels), request.targeted)
     goal = Goal(loss.broadcast(count), margin, jnp.ones(count, jnp.float32))
     origin = jnp.asarray(request.images[:, None])
-    problem = core.Problem(goal, (SquaredDistance(origin),))
-    parts, margins, iterations = [], [], []
+    parts, margins = [], []
     for outcome in core.drive(
         algorithm,
         request.keys,
         request.model,
-        problem,
-        steps=steps,
+        core.Problem(goal, (SquaredDistance(origin),)),
+        steps=rounds * steps,
         position=origin,
         width=lanes(request.shape),
+        checkpoint=checkpoint,
         progress=progress,
-        label=label,
+        label=method,
     ):
         parts.append(outcome.images[:, 0])
-        margins.append(outcome.info.margin)
-        iterations.append(outcome.info.fooled.argmax(1))
+        margins.append(outcome.info)
+    told = np.concatenate(margins)
+    # Where the margin is above 0 the model is fooled, whatever the confidence asked for.
+    first = np.where((told > 0).any(1), (told > 0).argmax(1), told.argmax(1))
     # What is fooled already needs no change, and keeps its bits.
     solved = request.solved
-    images = np.where(solved[:, None, None, None], request.images, np.concatenate(parts))
     return conclude(
         request,
-        images,
-        iterations=np.where(solved, 0, np.concatenate(iterations)),
-        losses=np.concatenate(margins),
-        config=config,
+        np.where(solved[:, None, None, None], request.images, np.concatenate(parts)),
+        method=method,
+        iterations=np.where(solved, 0, first),
+        losses=told,
+        rounds=rounds,
+        steps=steps,
+        weight=weight,
+        confidence=confidence,
+        **options,
     )

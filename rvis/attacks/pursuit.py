@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from rvis import checkpoints, core
+from rvis import checkpoints, checks, core
 from rvis.attacks.losses import Verdict
-from rvis.attacks.result import AttackResult, Request, conclude, lanes
-from rvis.results import describe
-from rvis.types import Array, Model, PyTree
+from rvis.attacks.result import AttackResult, Request, conclude, lanes, own_keys
+from rvis.types import Array, ArrayLike, Model, PyTree
 
 Keep = Literal["best", "first", "last"]
 
@@ -93,7 +92,8 @@ class Plan:
 
     def rows(self, rows: np.ndarray) -> Plan:
         """The same for some of the images."""
-        problem, position = _rows((self.problem, self.position), rows)
+        whole = jax.tree.map(np.asarray, (self.problem, self.position))
+        problem, position = _rows(whole, rows)
         return dataclasses.replace(self, problem=problem, position=position)
 
     def stopping(self) -> Plan:
@@ -146,7 +146,6 @@ def pursue(
       FloatingPointError: naming the images whose loss became NaN.
     """
     count, width = len(request.images), lanes(request.shape)
-    keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, attempt)
     stopping = plan.attack.keep == "first"
     piece = _piece(plan.steps, plan.piece if stopping else 2 * plan.piece)
     found = Found(
@@ -160,7 +159,8 @@ def pursue(
     about: dict[str, Any] = {}
     if checkpoint is not None:
         about["fingerprint"] = checkpoints.fingerprint(
-            (plan.attack, plan.problem, plan.position, plan.steps, keys),
+            (plan.attack, plan.problem, plan.position, plan.steps),
+            (request.key, request.numbers, attempt),
             (request.model.params, checkpoints.stable(request.model.apply)),
         )
         if checkpoint.exists():
@@ -173,7 +173,7 @@ def pursue(
     try:
         with bar:
             bar.update(int(finished.sum()))
-            for some in _rounds(plan, request, keys, found, ~finished, width, piece, stopping):
+            for some in _rounds(plan, request, attempt, found, ~finished, width, piece, stopping):
                 finished[some] = True
                 bar.update(len(some))
                 if checkpoint is not None and time.monotonic() - clock > 10:
@@ -191,7 +191,7 @@ def pursue(
 def _rounds(
     plan: Plan,
     request: Request,
-    keys: Array,
+    attempt: int,
     found: Found,
     waiting: np.ndarray,
     width: int,
@@ -211,13 +211,11 @@ def _rounds(
             done[fresh] = 0
             # Lanes for which no image is left repeat another's.
             rows = np.where(lane >= 0, lane, lane.max())
-            own_keys = keys[rows]
+            keys = _keys(request.key, request.numbers[rows], attempt)
             own_problem, own_position = _rows((problem, position), rows)
-            started = core.init(plan.attack, own_keys, own_position)
+            started = core.init(plan.attack, keys, own_position)
             state = started if state is None else _merged(fresh, started, state)
-        state, told = core.run(
-            plan.attack, own_keys, state, request.model, own_problem, steps=piece
-        )
+        state, told = core.run(plan.attack, keys, state, request.model, own_problem, steps=piece)
         told = np.asarray(told)
         busy = np.flatnonzero(lane >= 0)
         _refuse_nan(told[busy], lane[busy])
@@ -257,6 +255,12 @@ def _rows(tree: PyTree, rows: np.ndarray) -> PyTree:
 
 
 @jax.jit
+def _keys(key: Array, numbers: ArrayLike, attempt: int) -> Array:
+    """Those of an attempt at some images."""
+    return jax.vmap(jax.random.fold_in, (0, None))(own_keys(key, numbers), attempt)
+
+
+@jax.jit
 def _merged(fresh: Array, new: PyTree, old: PyTree) -> PyTree:
     """Rows of `new` where fresh, else those of `old`."""
 
@@ -281,24 +285,26 @@ def _refuse_nan(told: np.ndarray, rows: np.ndarray) -> None:
 
 
 def attacked(
-    plan: Plan,
+    planned: Callable[..., Plan],
     request: Request,
-    *,
     method: str,
+    *,
     restarts: int = 1,
     progress: bool = True,
     **options: Any,
 ) -> AttackResult:
-    """Runs a plan, again from other starts for the images that still hold, and gives the result.
+    """Runs an attack, again from other starts for the images that still hold, and gives the result.
 
     Args:
-      plan: of the request's images.
+      planned: `planned(request, **options)` is its plan.
       request: checked arguments.
       method: the attack's name.
       restarts: how many attempts in all.
       progress: a bar on a terminal.
-      options: what the result's `config` tells of beside the arguments that all attacks share.
+      **options: the attack's own.
     """
+    checks.count("restarts", restarts)
+    plan = planned(request, **options)
     found = pursue(plan, request, progress=progress, label=method)
     for attempt in range(1, restarts):
         rows = np.flatnonzero(~found.fooled)
@@ -311,21 +317,19 @@ def attacked(
         late = np.where(again.since < 0, -1, attempt * plan.steps + again.since)
         for whole, part in zip(found, again._replace(since=late), strict=True):
             whole[rows[better]] = part[better]
-    images, since = found.images, found.since
+    made, since = found.images, found.since
     if plan.attack.keep != "last":
         # The image itself is in every ball: what is fooled by it needs nothing else.
         idle = request.solved & ~found.fooled
-        images, since = images.copy(), np.where(request.solved, 0, since)
-        images[idle] = request.images[idle]
-    config = describe(
-        function=method,
-        norm=request.norm,
+        made, since = made.copy(), np.where(request.solved, 0, since)
+        made[idle] = request.images[idle]
+    return conclude(
+        request,
+        made,
+        method=method,
+        iterations=since,
+        losses=found.losses,
         eps=request.eps,
-        steps=plan.steps,
-        targeted=request.targeted,
         restarts=restarts,
-        images=request.images,
-        labels=request.labels,
-        **options,
+        **{"steps": plan.steps, **options},
     )
-    return conclude(request, images, iterations=since, losses=found.losses, config=config)

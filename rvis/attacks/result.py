@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import PIL.Image
 
 from rvis import checks, files, plots
+from rvis.results import describe
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
 
 NORMS = ("linf", "l2", "l1")
@@ -178,6 +180,7 @@ class Request:
 
     Attributes:
       model: without its names, as compiled programs know it.
+      name: its own.
       classes: its names for its classes.
       images: (n, H, W, C) float32.
       labels: (n,) int32 true classes, or targets.
@@ -185,26 +188,37 @@ class Request:
       norm: one of `NORMS`.
       eps: (n,) float32, the radius for each image; at most that of a ball about any image that
         holds all others.
-      keys: (n,) typed keys.
-      clean: (n,) the model's classes of `images`.
+      key: a typed key.
+      numbers: (n,) uint32, what is folded into it for each image.
       outputs: how many logits the model has.
     """
 
     model: Model
+    name: str
     classes: tuple[str, ...]
     images: np.ndarray
     labels: np.ndarray
     targeted: bool
     norm: str
     eps: np.ndarray
-    keys: Array
-    clean: np.ndarray
+    key: Array
+    numbers: np.ndarray
     outputs: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         return self.images.shape[1:]  # type: ignore[return-value]
+
+    @property
+    def keys(self) -> Array:
+        """(n,) the images' own typed keys."""
+        return own_keys(self.key, self.numbers)
+
+    @functools.cached_property
+    def clean(self) -> np.ndarray:
+        """(n,) the model's classes of `images`; the first thing for which it is run."""
+        return predict(self.model, self.images)
 
     @property
     def solved(self) -> np.ndarray:
@@ -214,10 +228,18 @@ class Request:
     def rows(self, rows: np.ndarray) -> Request:
         """The same for some of the images."""
         chosen = {name: getattr(self, name)[rows] for name in _EACH}
-        return dataclasses.replace(self, **chosen)
+        some = dataclasses.replace(self, **chosen)
+        vars(some)["clean"] = self.clean[rows]
+        return some
 
 
-_EACH = ("images", "labels", "eps", "keys", "clean")
+_EACH = ("images", "labels", "eps", "numbers")
+
+
+@jax.jit
+def own_keys(key: Array, numbers: ArrayLike) -> Array:
+    """A key with each of n numbers folded in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def prepare(
@@ -267,19 +289,18 @@ def prepare(
             f"{classes.shape}"
         )
     checks.choice("norm", norm, norms)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        as_key(key), np.asarray([zlib.crc32(image.tobytes()) for image in batch], np.uint32)
-    )
+    root = as_key(key)
     return Request(
         model.unnamed(),
+        model.name,
         model.classes,
         batch,
         np.broadcast_to(classes, count).astype(np.int32),
         bool(targeted),
         norm,
         np.minimum(per_image("eps", eps, count, finite=False), _widest(norm, batch[0].size)),
-        keys,
-        predict(model, batch),
+        root,
+        np.asarray([zlib.crc32(image.tobytes()) for image in batch], np.uint32),
         shapes[LOGITS][-1],
     )
 
@@ -363,24 +384,36 @@ def conclude(
     request: Request,
     images: ArrayLike,
     *,
+    method: str,
     iterations: ArrayLike,
     losses: ArrayLike | None = None,
-    config: Mapping[str, Any],
+    **options: Any,
 ) -> AttackResult:
     """The result of an attack that made `images` of those of the request.
 
     Args:
       request: what was asked for.
       images: (n, H, W, C) attacked.
+      method: the attack's name.
       iterations: (n,) steps until first fooled; where the result does not fool, −1 is put.
       losses: (n, steps); none by default.
-      config: see `rvis.results.describe`.
+      **options: what `config` tells of beside the arguments that all attacks share.
     """
     attacked = np.asarray(images, np.float32)
     predictions = predict(request.model, attacked)
     success = (predictions == request.labels) == request.targeted
     if losses is None:
         losses = np.zeros((len(attacked), 0), np.float32)
+    config = describe(
+        function=method,
+        model=request.name,
+        images=request.images,
+        labels=request.labels,
+        norm=request.norm,
+        targeted=request.targeted,
+        key=request.key,
+        **options,
+    )
     return AttackResult(
         attacked,
         request.images,

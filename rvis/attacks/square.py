@@ -196,10 +196,12 @@ def _pattern(rows: Array, columns: Array, side: Array) -> Array:
     return pattern / jnp.maximum(jnp.sqrt(jnp.square(pattern).sum()), 1e-10)
 
 
-def plan_square(request: Request, *, steps: int, p: float = 0.8, loss: str = "margin") -> Plan:
+def plan_square(request: Request, *, steps: int, p: float = 0.8, loss: str | None = None) -> Plan:
     """The plan of `square`; see there for the arguments."""
     checks.count("steps", steps)
     checks.number("p", p, above=0, high=1)
+    if loss is None:
+        loss = "ce" if request.targeted else "margin"
     ball = balls(request)
     problem = core.Problem(aim(request, loss), (), ball)
     attack = Square(request.norm, jnp.int32(steps), jnp.float32(p))
@@ -262,27 +264,7 @@ def square(
       attack via random search, algorithms 1 to 3.
     """
     request = prepare(
-        model,
-        images,
-        labels,
-        norm=norm,
-        eps=eps,
-        targeted=targeted,
-        key=key,
-        norms=("linf", "l2"),
+        model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key, norms=("linf", "l2")
     )
-    checks.count("restarts", restarts)
-    if loss is None:
-        loss = "ce" if targeted else "margin"
-    plan = plan_square(request, steps=steps, p=p, loss=loss)
-    return attacked(
-        plan,
-        request,
-        method="square",
-        model=model.name,
-        loss=loss,
-        p=p,
-        restarts=restarts,
-        key=key,
-        progress=progress,
-    )
+    options: dict[str, Any] = {"steps": steps, "p": p, "loss": loss}
+    return attacked(plan_square, request, "square", restarts=restarts, progress=progress, **options)

@@ -9,7 +9,6 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ import PIL.Image
 
 from rvis import charts, checks, files, plots
 from rvis.attacks.apgd import plan_apgd
-from rvis.attacks.gradient import balls, plan_projected
+from rvis.attacks.gradient import balls, plan_basic, plan_projected
+from rvis.attacks.losses import aim
 from rvis.attacks.pursuit import Plan, pursue
 from rvis.attacks.result import NORMS, AttackResult, Request, filled, lanes, prepare
 from rvis.attacks.square import plan_square
@@ -38,7 +38,7 @@ class _Kind(NamedTuple):
 
 
 ATTACKS: Mapping[str, _Kind] = {
-    "bim": _Kind(partial(plan_projected, drawn=False), 10, starts=False),
+    "bim": _Kind(plan_basic, 10, starts=False),
     "pgd": _Kind(plan_projected, 40),
     "apgd": _Kind(plan_apgd, 100, ("linf", "l2")),
     "square": _Kind(plan_square, 5000, ("linf", "l2"), starts=False),
@@ -78,15 +78,31 @@ class RobustnessCurve:
         n, p = len(self.smallest), self.accuracies
         return 1.96 / (1 + 1.96**2 / n) * np.sqrt(p * (1 - p) / n + 1.96**2 / (4 * n**2))
 
-    def show(self) -> PIL.Image.Image:
-        """The curve as a figure."""
+    def show(self, *others: RobustnessCurve) -> PIL.Image.Image:
+        """The curve as a figure, beside others of the same norm.
+
+        Raises:
+          ValueError: naming `others`, for another norm.
+        """
+        drawn = (self, *others)
+        if any(curve.norm != self.norm for curve in others):
+            norms = [curve.norm for curve in others]
+            raise ValueError(f"others: curves in {self.norm!r} were expected, given {norms}")
+        told = [(c.model, c.attack, f"{len(c.smallest)} images") for c in drawn]
+        # What all have in common is the title, what tells them apart the legend.
+        parts = list(zip(*told, strict=True))
+        lines: dict[str, Any] = {}
+        for i, curve in enumerate(drawn):
+            name = ", ".join(part[i] for part in parts if len(set(part)) > 1) or "_"
+            name = f"{name} ({i + 1})" if name in lines else name
+            lines[name] = curve.epsilons, curve.accuracies
         return charts.chart(
-            {"_accuracy": (self.epsilons, self.accuracies)},
-            {"_accuracy": (self.epsilons, self.accuracies)},
+            lines,
+            lines,
             xlabel=f"epsilon ({self.norm})",
             ylabel="accuracy under attack",
-            title=f"{self.model}, {self.attack}, {len(self.smallest)} images",
-            xrange=(0.0, float(self.epsilons[-1]) or 1.0),
+            title=", ".join(part[0] for part in parts if len(set(part)) == 1),
+            xrange=(0.0, max(float(curve.epsilons[-1]) for curve in drawn) or 1.0),
             yrange=(0.0, 1.0),
         )
 
@@ -196,7 +212,10 @@ def robustness(
     request = prepare(
         model, images, labels, norm=norm, targeted=targeted, key=key, norms=kind.norms
     )
-    options: dict[str, Any] = {} if loss is None else {"loss": loss}
+    options: dict[str, Any] = {}
+    if loss is not None:
+        aim(request, loss)  # refuses a wrong name now, before the model is run
+        options["loss"] = loss
     count, last = len(request.images), len(radii)
     # Each image holds at `low` and everything before it, and is fooled at `high` and after.
     low = np.full(count, -1)

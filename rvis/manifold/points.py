@@ -71,7 +71,11 @@ def nearest(
     """
     # About the middle there is less to cancel.
     middle = reference.mean(0, dtype=np.float64).astype(np.float32)
-    shifted, wanted = jnp.asarray(reference - middle), points - middle
+    shifted, wanted = reference - middle, points - middle
+    # Squares of what is far from 1 leave float32; a power of two changes no other bit.
+    _, exponent = np.frexp(max(np.abs(shifted).max(), np.abs(wanted).max()))
+    unit = np.ldexp(np.float32(1), exponent - 1)
+    shifted, wanted = jnp.asarray(shifted / unit), wanted / unit
     left_out = np.full(len(points), -1, np.int32) if own is None else np.asarray(own, np.int32)
     more = min(k + _SPARE, len(reference) - (own is not None))
     size = min(256, len(points))
@@ -85,7 +89,7 @@ def nearest(
     for i in np.flatnonzero(unsure):
         found = _surely(wanted[i], left_out[i], shifted, k=k)
         distances[i], numbers[i] = map(np.asarray, found)
-    return distances, numbers
+    return distances * unit, numbers
 
 
 @partial(jax.jit, static_argnames=("k", "more"))

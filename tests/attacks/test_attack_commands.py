@@ -26,12 +26,17 @@ def digits(tmp_path_factory):
     return folder
 
 
-def test_a_curve_for_each_norm(digits, tmp_path, capsys):
-    words = f"mnist_cnn {digits} --norms linf --images 6 --steps 10 --epsilons 0 0.1 --quiet"
-    assert robustness.main([*words.split(), "--out", str(tmp_path)]) == 0
-    assert "clean" in capsys.readouterr().out
+def test_a_curve_for_each_norm_and_network(digits, tmp_path, capsys):
+    words = f"mnist_cnn {digits} --beside mnist_cnn_robust --norms linf --images 6 --steps 10"
+    words += f" --epsilons 0 0.1 --quiet --out {tmp_path}"
+    assert robustness.main(words.split()) == 0
+    told = capsys.readouterr().out
+    assert "mnist_cnn, pgd, linf: clean" in told and "mnist_cnn_robust, pgd, linf: clean" in told
     made = sorted(path.name for path in tmp_path.iterdir())
-    assert made == ["linf.csv", "linf.json", "linf.png"]
+    assert made == ["linf.png", "mnist_cnn", "mnist_cnn_robust"]
+    for folder in made[1:]:
+        files = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert files == ["linf.csv", "linf.json", "linf.png"]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,7 @@ def test_a_curve_for_each_norm(digits, tmp_path, capsys):
         ("mnist_cnn {digits} --attack pgb", "pgd"),
         ("mnist_cnn {digits} --images 0", "--images"),
         ("mnist_cnn {digits} --epsilons 0.1", "--epsilons"),
+        ("mnist_cnn {digits} --beside mnist_cnn", "--beside"),
     ],
 )
 def test_wrong_input_gets_one_line_and_status_2(digits, words, named, capsys):

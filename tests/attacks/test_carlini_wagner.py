@@ -57,6 +57,39 @@ def test_where_nothing_fools_the_best_attempt_is_given():
     assert (margins[np.arange(4), LABELS] - margins[np.arange(4), 1 - LABELS] < before).all()
 
 
+def test_iterations_count_to_the_first_success_whatever_the_confidence():
+    """A confidence that a single round does not reach leaves images that fool all the same."""
+    result = run(rounds=1, steps=60, weight=1.0, confidence=100.0)
+    assert result.success.all()
+    first = (result.losses > 0).argmax(1)
+    np.testing.assert_array_equal(result.iterations, first)
+    assert (first > 0).all() and (result.losses < 100).all()
+
+
+def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
+    options = {"rounds": 3, "steps": 64}
+    whole, plain, calls = run(**options), core.run, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*args, **kwargs)
+
+    interrupted.eval_shape = plain.eval_shape
+    monkeypatch.setattr(core.runner, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=tmp_path / "half", **options)
+    with pytest.raises(ValueError, match="^checkpoint: "):
+        run(checkpoint=tmp_path / "half", confidence=1.0, **options)
+    before = len(calls)
+    again = run(checkpoint=tmp_path / "half", **options)
+    assert len(calls) - before == 2  # of three pieces
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    assert not (tmp_path / "half").exists()
+
+
 def test_more_rounds_never_come_out_farther():
     few, many = run(rounds=6), run(rounds=9)
     assert (many.distances <= few.distances).all()

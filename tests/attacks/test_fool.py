@@ -149,25 +149,49 @@ def test_bad_arguments_are_named(name, options):
         run(**options)
 
 
-def test_the_command_draws_two_networks_side_by_side(tmp_path, capsys):
-    PIL.Image.fromarray(np.full((28, 28), 90, np.uint8)).save(tmp_path / "grey.png")
-    words = f"mnist_cnn {tmp_path / 'grey.png'} --class 3 8 --beside mnist_cnn_robust --steps 4"
-    assert command.main([*words.split(), "--quiet", "--out", str(tmp_path / "out")]) == 0
+def test_the_command_tells_and_draws_what_two_networks_make_of_a_photograph(tmp_path, capsys):
+    ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
+    PIL.Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    words = f"mnist_cnn --class 3 8 --start {tmp_path / 'ramp.png'} --beside mnist_cnn_robust"
+    words += f" --steps 4 --quiet --out {tmp_path / 'out'}"
+    assert command.main(words.split()) == 0
     told = capsys.readouterr().out
-    assert "mnist_cnn_robust: 8 from" in told and "fool.png" in told
-    assert PIL.Image.open(tmp_path / "out" / "fool.png").width > 5 * 28
+    assert told.count("mnist_cnn_robust takes the start for") == 2 and "fool.png" in told
+    # Four small steps: the picture is the start's, whatever the networks say.
+    assert told.count("has appeared, and") == 4
+    figure = PIL.Image.open(tmp_path / "out" / "fool.png")
+    assert figure.width > 5 * 28 and figure.height > 4 * 28  # five pictures in each of four rows
     assert (tmp_path / "out" / "mnist_cnn" / "result.json").exists()
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "fool.png",
-        "mnist_cnn",
-        "mnist_cnn_robust",
-    ]
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["fool.png", "mnist_cnn", "mnist_cnn_robust"]
 
 
-@pytest.mark.parametrize("words", ["mnist_cnn --class 11", "mnist_cn --class 3"])
-def test_the_command_refuses_in_one_line(words, tmp_path, capsys):
+def test_the_command_does_not_claim_what_it_cannot_see():
+    far = attacks.Fooling(
+        np.ones((1, 8, 8, 1), np.float32),
+        np.zeros((1, 2)),
+        np.array(["class 0"]),
+        starts=np.zeros((1, 8, 8, 1), np.float32),
+        probabilities=np.array([[0.1, 0.5, 0.9]]),
+        since=np.array([1]),
+    )
+    model = toys.linear(np.ones((64, 3)), (8, 8, 1))
+    assert command.stories(model, far)[0].endswith("for the eye to say.")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("mnist_cnn --class 11", "target_class"),
+        ("mnist_cn --class 3", "mnist_cnn"),
+        ("mnist_cnn --class 3 --start nowhere.png", "nowhere.png"),
+        ("mnist_cnn --class 3 --start nowhere.zip --index 2", "nowhere.zip"),
+    ],
+)
+def test_the_command_refuses_in_one_line(words, named, tmp_path, capsys):
     assert command.main([*words.split(), "--out", str(tmp_path)]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    said = capsys.readouterr().err.strip()
+    assert named in said and len(said.splitlines()) == 1
 
 
 def test_the_first_attack_fools_every_picture_of_a_data_set(tmp_path, capsys, mnist_test):

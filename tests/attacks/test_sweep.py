@@ -159,6 +159,18 @@ def test_a_curve_is_written(tmp_path):
     assert PIL.Image.open(tmp_path / "linf.png").width > 300
 
 
+def test_curves_of_one_norm_share_a_figure():
+    numbers = np.array([0.1, 0.2]), np.array([0.5, 0.25]), np.full(4, 0.1), np.ones(4, int)
+    one, other, third = (
+        attacks.RobustnessCurve(*numbers, 1.0, norm, "pgd", name)
+        for name, norm in (("mine", "linf"), ("yours", "linf"), ("mine", "l2"))
+    )
+    both, thrice = one.show(other), one.show(other, one)
+    assert thrice.width > both.width > one.show().width  # a legend, the longer for "mine (3)"
+    with pytest.raises(ValueError, match="^others: curves in 'linf'"):
+        one.show(third)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "named"),
     [
