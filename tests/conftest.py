@@ -31,6 +31,17 @@ def cifar_test():
 
 
 @pytest.fixture(scope="session")
+def animals_test():
+    """The 51 animals of Tiny ImageNet's validation set, where they are at hand."""
+    path = DATA / "tiny_imagenet_animals.zip"
+    if not path.exists():
+        pytest.skip(f"no Tiny ImageNet at {path}")
+    from rvis import data
+
+    return data.load(path, "test")
+
+
+@pytest.fixture(scope="session")
 def mnist_test():
     """The MNIST test set, where it is at hand."""
     path = DATA / "mnist"
