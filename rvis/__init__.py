@@ -42,13 +42,15 @@ from rvis.results import Result
 from rvis.taps import record
 from rvis.train import Adversary, Recipe, evaluate, train
 from rvis.types import Model, layer_shapes
-from rvis.visualize import sweep, visualize
+from rvis.visualize import activation_atlas, activation_grid, sweep, visualize
 
 __all__ = [
     "Adversary",
     "Model",
     "Recipe",
     "Result",
+    "activation_atlas",
+    "activation_grid",
     "attacks",
     "attribution",
     "card",

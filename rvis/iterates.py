@@ -199,6 +199,86 @@ def small_contribution(
     return SmallContribution(_number("percentile", percentile, high=100), _colour(towards))
 
 
+@flax.struct.dataclass
+class SmallValue:
+    """See `small_value`."""
+
+    percentile: Array
+    towards: Array
+    _kind: str = _told_apart(default="SmallValue")
+
+    def __call__(self, step: Array, image: Array, gradient: Array) -> Array:
+        del step, gradient
+        size = jnp.abs(image - self.towards)
+        small = size < jnp.percentile(size, self.percentile)
+        return jnp.where(small, jnp.broadcast_to(self.towards, image.shape), image)
+
+
+def small_value(percentile: float, *, towards: float | Sequence[float] = 0.5) -> SmallValue:
+    """Sets the values that differ least from a colour to it, each channel of a pixel by itself.
+
+    Args:
+      percentile: values whose |x − towards| lies below this percentile of all are erased, in
+        [0, 100].
+      towards: the colour, a number or one a channel in [0, 1].
+
+    Raises:
+      ValueError, TypeError: naming the argument.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import iterates
+      >>> image = jnp.array([0.25, 0.625]).reshape(1, 1, 2)
+      >>> iterates.small_value(50)(1, image, image).ravel().tolist()
+      [0.25, 0.5]
+
+    Reference: yosinski/deep-visualization-toolbox, `optimize/gradient_optimizer.py`
+      (`small_val_percentile`).
+    """
+    return SmallValue(_number("percentile", percentile, high=100), _colour(towards))
+
+
+@flax.struct.dataclass
+class SmallBenefit:
+    """See `small_benefit`."""
+
+    percentile: Array
+    towards: Array
+    _kind: str = _told_apart(default="SmallBenefit")
+
+    def __call__(self, step: Array, image: Array, gradient: Array) -> Array:
+        del step
+        benefit = ((self.towards - image) * gradient).sum(-1)
+        return _erased(image, benefit, self.percentile, self.towards)
+
+
+def small_benefit(percentile: float, *, towards: float | Sequence[float] = 0.5) -> SmallBenefit:
+    """Sets to a colour the pixels whose erasure would raise the objective least.
+
+    To first order setting a pixel to the colour raises the objective by Σ_c (towards − x)·g, which
+    is negative for pixels that help. The toolbox erases those below a percentile of it, the most
+    helpful ones first; its paper uses the absolute value (`small_contribution`).
+
+    Args:
+      percentile: pixels below this percentile of all are erased, in [0, 100].
+      towards: the colour, a number or one a channel in [0, 1].
+
+    Raises:
+      ValueError, TypeError: naming the argument.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import iterates
+      >>> image = jnp.array([0.0, 1.0]).reshape(1, 2, 1)
+      >>> iterates.small_benefit(60)(1, image, jnp.ones((1, 2, 1))).ravel().tolist()
+      [0.0, 0.5]
+
+    Reference: yosinski/deep-visualization-toolbox, `optimize/gradient_optimizer.py`
+      (`px_benefit_percentile`).
+    """
+    return SmallBenefit(_number("percentile", percentile, high=100), _colour(towards))
+
+
 def yosinski(recipe: int, *, rate: float = 1.0) -> dict[str, Any]:
     """One of the four recipes of Yosinski et al. as options of `rvis.visualize`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -69,6 +70,7 @@ def _gain(most: float) -> optax.GradientTransformation:
 
 _FACTORIES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
+    "nadam": partial(optax.scale_by_adam, nesterov=True),
     "momentum": optax.trace,
     "l2": _l2,
     "mean_abs": _mean_abs,
@@ -106,6 +108,30 @@ class Optimizer:
         return moved, state
 
 
+@flax.struct.dataclass
+class Wrapped(Optimizer):
+    """See `from_optax`."""
+
+    factory: Callable[..., optax.GradientTransformation] = flax.struct.field(
+        pytree_node=False, kw_only=True
+    )
+    options: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False, default=())
+
+    def _chain(self) -> optax.GradientTransformation:
+        return self.factory(self.learning_rate, **dict(self.options))
+
+    def init(self, position: PyTree) -> PyTree:
+        """The state for a group's position: one of the transformation's own an image."""
+        return jax.vmap(self._chain().init)(position)
+
+    def update(self, gradient: PyTree, state: PyTree, position: PyTree) -> tuple[PyTree, PyTree]:
+        """The next position, uphill, and the next state."""
+        # optax goes downhill.
+        downhill = jax.tree.map(jnp.negative, gradient)
+        updates, state = jax.vmap(self._chain().update)(downhill, state, position)
+        return optax.apply_updates(position, updates), state
+
+
 def _rate(learning_rate: ArrayLike) -> Array:
     if not isinstance(learning_rate, jax.Array):  # a traced one has no value yet
         checks.number("learning_rate", learning_rate, low=0)
@@ -124,6 +150,70 @@ def adam(learning_rate: ArrayLike = 0.05, *, b1: float = 0.9, b2: float = 0.999)
       True
     """
     return Optimizer(_rate(learning_rate), (("adam", (("b1", b1), ("b2", b2))),))
+
+
+def nadam(learning_rate: ArrayLike = 1.0, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
+    """Adam with Nesterov's momentum (Dozat 2016); at 1, the optimizer of MACO.
+
+    Raises:
+      ValueError: naming `learning_rate`, below zero or NaN.
+
+    Example:
+      >>> import rvis
+      >>> rvis.optimizers.nadam().learning_rate.item()
+      1.0
+    """
+    return Optimizer(_rate(learning_rate), (("nadam", (("b1", b1), ("b2", b2))),))
+
+
+def from_optax(
+    factory: Callable[..., optax.GradientTransformation], learning_rate: ArrayLike, **options: Any
+) -> Optimizer:
+    """Any optimizer of optax, or a chain of your own, for each image by itself.
+
+    The score is maximised: the transformation is given the gradient of its negative.
+
+    Args:
+      factory: `factory(learning_rate, **options)` gives the transformation, such as `optax.lion`,
+        or a function of yours that returns an `optax.chain` or takes a schedule from the rate.
+        Compiled programs are shared by the function object, so define it once, at module level.
+      learning_rate: a leaf: sweeping it does not retrace.
+      **options: of the factory; they must hash.
+
+    Raises:
+      TypeError: naming `factory`, if it makes no transformation of such arguments (an
+        `optax.adam(.1)` is one already, whose rate can no longer be traced), or an option that does
+        not hash.
+      ValueError: naming `learning_rate`, below zero or NaN.
+
+    Example:
+      >>> import optax, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> def clipped(learning_rate):
+      ...     return optax.chain(optax.clip_by_global_norm(1.0), optax.lion(learning_rate))
+      >>> lion = rvis.optimizers.from_optax(clipped, 0.01)
+      >>> rvis.visualize(model, rvis.objectives.logit(3), optimizer=lion, steps=4).scores.shape
+      (4,)
+    """
+    rate = _rate(learning_rate)
+    for name, value in options.items():
+        try:
+            hash(value)
+        except TypeError as error:
+            raise TypeError(f"{name}: what hashes was expected, given {value!r}") from error
+    made = Wrapped(rate, factory=factory, options=tuple(sorted(options.items())))
+    if not callable(factory) or isinstance(factory, optax.GradientTransformation):
+        raise TypeError(
+            "factory: a function from the learning rate to an optax transformation, such as "
+            f"optax.lion, was expected, given {factory!r}"
+        )
+    try:
+        found = made._chain()
+    except TypeError as error:
+        raise TypeError(f"factory: {factory!r} refuses these arguments ({error})") from error
+    if not isinstance(found, optax.GradientTransformation):
+        raise TypeError(f"factory: an optax transformation was expected of it, given {found!r}")
+    return made
 
 
 def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:

@@ -119,7 +119,8 @@ def lp_norm(weight: float, p: float, about: float = 0.5) -> LpNorm:
     Args:
       weight: at least 0.
       p: 1 to 1000; large p approaches the largest deviation.
-      about: the grey level from which deviations count, in [0, 1].
+      about: the level from which deviations count: a grey in [0, 1] for images, any number for a
+        layer's activations (`objectives.penalty`).
 
     Returns:
       A penalty of images (n, H, W, C): a scalar, averaged over the n.
@@ -140,7 +141,7 @@ def lp_norm(weight: float, p: float, about: float = 0.5) -> LpNorm:
     return LpNorm(
         _leaf("weight", weight),
         _leaf("p", p, low=1, high=_STEEPEST),
-        _leaf("about", about, high=1),
+        _leaf("about", about, low=-_LARGEST),
     )
 
 
@@ -202,7 +203,8 @@ def l1(weight: float, about: float = 0.5) -> L1:
 
     Args:
       weight: at least 0.
-      about: the grey level from which deviations count, in [0, 1].
+      about: the level from which deviations count: a grey in [0, 1] for images, any number for a
+        layer's activations (`objectives.penalty`).
 
     Returns:
       A penalty of images (n, H, W, C): a scalar, averaged over the n.
@@ -219,7 +221,7 @@ def l1(weight: float, about: float = 0.5) -> L1:
 
     Reference: tensorflow/lucid, `optvis/objectives.py` (`L1`).
     """
-    return L1(_leaf("weight", weight), _leaf("about", about, high=1))
+    return L1(_leaf("weight", weight), _leaf("about", about, low=-_LARGEST))
 
 
 @flax.struct.dataclass

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 import rvis
-from rvis import core, images, objectives
+from rvis import core, images, objectives, regularizers
 from rvis.objectives import Objective
 from rvis.types import Model
 from rvis.visualize import Options
@@ -51,8 +51,13 @@ def table(model: Model, layer: str) -> dict[str, Callable[[int], Objective]]:
         "direction of a neuron": lambda u: o.direction(layer, vectors[u], position=(0, u)),
         "tensor direction": lambda u: o.tensor_direction(layer, tensors[u]),
         "caricature": lambda u: o.tensor_direction(layer, seen * u, cosine_power=1),
+        "window": lambda u: o.tensor_direction(layer, tensors[u], position=(0, u)),
+        "product": lambda u: o.channel(layer, u) * o.neuron(layer, u + 1),
+        "schedule": lambda u: o.scheduled(o.channel(layer, u), {0: 1.0, 8: 1 + u / 100}),
+        "penalty": lambda u: o.channel(layer, u) + o.penalty(layer, regularizers.l1(1e-6, about=u)),
         "weighted set": lambda u: o.channel(layer, u) + 0.5 * o.neuron(layer, u + 1),
         "interpolation": lambda u: o.interpolate(o.channel(layer, 0), o.channel(layer, u)),
+        "path": lambda u: o.interpolate(o.channel(layer, 0), o.channel(layer, u), o.logit(u)),
         "alignment": lambda u: o.channel(layer, u) + 0.1 * o.alignment(layer),
         "diversity": lambda u: o.channel(layer, u) + 0.1 * o.diversity(layer),
         "activation difference": lambda u: -o.match(layer, seen * u),

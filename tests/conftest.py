@@ -12,6 +12,9 @@ DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_configure() -> None:
+    # A cold run compiles more than it computes, and LLVM's optimizations are half of that.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if cache is None:
         cache = str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")

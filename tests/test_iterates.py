@@ -47,6 +47,16 @@ MAPS = {
         iterates.small_norm(40),
         erased(IMAGE, np.linalg.norm(IMAGE - 0.5, axis=-1), 40),
     ),
+    "small value": (
+        iterates.small_value(40),
+        np.where(
+            np.abs(IMAGE - 0.5) < np.percentile(np.abs(IMAGE - 0.5), 40), np.float32(0.5), IMAGE
+        ),
+    ),
+    "small benefit": (
+        iterates.small_benefit(30),
+        erased(IMAGE, ((0.5 - IMAGE) * SLOPE).sum(-1), 30),
+    ),
     "small contribution": (
         iterates.small_contribution(70),
         erased(IMAGE, np.abs(((IMAGE - 0.5) * SLOPE).sum(-1)), 70),
@@ -96,8 +106,14 @@ def test_the_numbers_are_leaves():
         str(jax.tree.structure(one)) for one in (iterates.decay(0.1), iterates.decay(0.2))
     }
     assert len(structures) == 1
-    kinds = [iterates.small_norm(1), iterates.small_contribution(1), iterates.decay(0.1)]
-    assert len({str(jax.tree.structure(kind)) for kind in kinds}) == 3
+    kinds = [
+        iterates.small_norm(1),
+        iterates.small_contribution(1),
+        iterates.small_value(1),
+        iterates.small_benefit(1),
+        iterates.decay(0.1),
+    ]
+    assert len({str(jax.tree.structure(kind)) for kind in kinds}) == 5
 
 
 @pytest.mark.parametrize("recipe", [1, 2, 3, 4])
@@ -126,6 +142,8 @@ def test_a_gain_raises_a_linear_objective_by_the_amount():
         (lambda: iterates.blur(1, every=0), "every: at least 1"),
         (lambda: iterates.small_norm(101), r"percentile: a number in \[0, 100\]"),
         (lambda: iterates.small_contribution(-1), "percentile: "),
+        (lambda: iterates.small_value(101), r"percentile: a number in \[0, 100\]"),
+        (lambda: iterates.small_benefit(5, towards=2), r"towards: a number in \[0, 1\]"),
         (lambda: iterates.yosinski(5), "recipe: 1 to 4"),
         (lambda: iterates.yosinski(1, rate=0), "rate: a number above 0"),
         (lambda: optimizers.gain(2.0, most=0), "most: a number above 0"),

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import rvis
+from rvis import core, optimizers, regularizers
 from rvis import objectives as o
 from tests import toys
 
@@ -39,6 +41,14 @@ VALUES = {
     ),
     "direction at a place": (o.direction("a", V, position=(2, 0)), (X[:, 2, 0] @ V).mean()),
     "tensor direction": (o.tensor_direction("a", T), (X[:, :2, 1:3] * T).sum(-1).mean()),
+    "tensor direction at a place": (
+        o.tensor_direction("a", T, position=(1, 0)),
+        (X[:, 1:3, :2] * T).sum(-1).mean(),
+    ),
+    "direction of a window": (
+        o.tensor_direction("a", np.tile(V, (3, 2, 1)), position=(0, 2)),
+        (X[:, :, 2:] @ V).mean(),
+    ),
     "match": (o.match("d", X[0, 0, 0]), -((X[1, 0, 0] - X[0, 0, 0]) ** 2).sum() / 60),
     "guide": (o.guide("a", np.stack([V, -V])), np.abs(X @ V).mean()),
     "diversity": (o.diversity("a"), -GRAM_COSINE),
@@ -47,11 +57,31 @@ VALUES = {
         o.interpolate(o.logit(0), o.channel("a", 2)),
         (LOGITS[0, 0] + X[1, ..., 2].mean()) / 2,
     ),
+    "interpolation over three": (
+        o.interpolate(o.logit(0), o.logit(1), o.channel("a", 2)),
+        (LOGITS[0, 0] + X[1, ..., 2].mean()) / 2,
+    ),
     "function": (o.function(spread, ("a", "d"), 2.0), 2 * X.std() + X[:, 0, 0].max()),
     "logit": (o.logit(1), 3.5),
     "probability": (o.probability(1), np.log([np.e / (1 + np.e), np.e**2 / (1 + np.e**2)]).mean()),
     "sum": (o.channel("a", 2) + o.logit(0), X[..., 2].mean() + 2),
     "difference": (o.logit(1) - o.logit(0), 1.5),
+    "product": (o.logit(0) * o.logit(1), 7.0),
+    "product of a sum": ((o.logit(0) + o.logit(1)) * o.logit(0), 11.0),
+    "scaled product": (2 * (o.logit(0) * o.logit(1)) - o.logit(0), 12.0),
+    "scheduled outside an ascent": (o.scheduled(o.logit(0), {3: 0.0}), 2.0),
+    "penalty of a layer's variation": (
+        o.penalty("a", regularizers.total_variation(0.5)),
+        -0.5 * (np.abs(np.diff(X, axis=1)).sum() + np.abs(np.diff(X, axis=2)).sum()) / 2,
+    ),
+    "penalty of a dense layer's distance": (
+        o.penalty("d", regularizers.l1(2.0, about=3)),
+        -2 * np.abs(X[:, 0, 0] - 3).sum() / 2,
+    ),
+    "penalty of a layer's norm": (
+        o.penalty("d", regularizers.lp_norm(1.0, 2, about=-1)),
+        -np.linalg.norm(X[:, 0, 0] + 1, axis=1).mean(),
+    ),
     "scaled": (3 * o.logit(0) / 2, 3.0),
     "scaled by an array": (jnp.float32(2) * o.logit(0), 4.0),
     "scaled by a NumPy number": (np.float32(2) * o.logit(0), 4.0),
@@ -113,7 +143,15 @@ REFUSED = {
     "an end": (o.interpolate(o.logit(0), o.logit(7)), r"unit: 0 to 1"),
     "both ends": (o.interpolate(o.logit([0, 1]), o.logit([0, 1, 0])), "objective: as many"),
     "function": (o.function(lambda seen: seen["relu"], "relu"), "call: a floating-point scalar"),
-    "batches": (o.logit([0, 1]) + o.channel("conv", [0, 1, 2]), r"objective: sums need as many"),
+    "batches": (o.logit([0, 1]) + o.channel("conv", [0, 1, 2]), "objective: as many members in"),
+    "in a product": (o.logit(0) * o.channel("con", 0), r"layer: unknown 'con'"),
+    "batches of a product": (o.logit([0, 1]) * o.logit([0, 1, 0]), "objective: as many members in"),
+    "in a schedule": (o.scheduled(o.logit(7), {0: 1.0}), r"unit: 0 to 1"),
+    "of a penalty": (o.penalty("rleu", regularizers.l1(1.0)), r"layer: unknown 'rleu'"),
+    "place of a tensor": (
+        o.tensor_direction("relu", np.ones((2, 2, 4)), position=(0, 7)),
+        r"position\[1\] \(column\): 0 to 6 of 'relu' were expected, given 7",
+    ),
 }
 
 
@@ -131,7 +169,13 @@ def test_refused_before_anything_compiles(name):
         (lambda: o.channel("a", True), "unit: integers"),
         (lambda: o.neuron("a", 0, (0.5, 1)), "position: integers"),
         (lambda: o.interpolate("a", o.logit(0)), "first: an objective"),
+        (lambda: o.interpolate(o.logit(0), o.logit(1), 2), "others: an objective"),
         (lambda: o.function(3, "a"), "call: a function"),
+        (lambda: o.penalty("a", 3), "regularizer: one of rvis.regularizers"),
+        (lambda: o.scheduled("a", {0: 1}), "objective: one of"),
+        (lambda: o.scheduled(o.logit(0), [1]), "weights: {step: weight}"),
+        (lambda: o.scheduled(o.logit(0), {0.5: 1}), "weights: an int"),
+        (lambda: o.tensor_direction("a", T, position=(0.5, 1)), "position: integers"),
         (lambda: o.check("channel", MODEL, MODEL.input_shape), "objective: one of"),
     ],
 )
@@ -140,7 +184,73 @@ def test_wrong_types_are_named(make, message):
         make()
 
 
+@pytest.mark.parametrize("weights", [{}, {-1: 1.0}, {0: float("nan")}])
+def test_a_schedule_of_no_weights_is_refused(weights):
+    with pytest.raises(ValueError, match="weights: "):
+        o.scheduled(o.logit(0), weights)
+
+
+SCHEDULE = {10: 0.0, 20: 2.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "scores"),
+    {
+        "alone": (o.scheduled(o.logit(0), SCHEDULE), [0, 2, 4, 4]),
+        "only after": (o.scheduled(o.logit(0), {14: 0, 15: 1}), [0, 2, 2, 2]),
+        "in a sum": (o.logit(1) - o.scheduled(o.logit(0), SCHEDULE), [3.5, 1.5, -0.5, -0.5]),
+        "in a product": (o.logit(1) * o.scheduled(o.logit(0), SCHEDULE), [0, 7, 14, 14]),
+        "on the way": (
+            o.interpolate(o.logit(1), o.scheduled(o.logit(0), SCHEDULE)),
+            [1, 2.5, 4, 4],
+        ),
+        "twice": (o.scheduled(o.scheduled(o.logit(0), SCHEDULE), SCHEDULE), [0, 2, 8, 8]),
+    }.values(),
+)
+def test_a_schedule_weighs_each_step(objective, scores):
+    found = [objective.at_step(jnp.int32(step))(ACTIVATIONS) for step in (0, 15, 20, 500)]
+    np.testing.assert_allclose(found, scores, rtol=1e-6)
+
+
+def test_an_ascent_follows_a_schedule_whose_numbers_compile_nothing():
+    model = toys.linear(np.full((12, 1), 0.5), (2, 2, 3))
+    programs = []
+    for weight in (1.0, 2.0):
+        result = rvis.visualize(
+            model,
+            o.scheduled(o.logit([0, 0]), {1: 0.0, 2: weight}),
+            image="pixel",
+            start=np.full((2, 2, 3), 0.5, np.float32),
+            transforms=(),
+            optimizer=optimizers.sgd(0.1),
+            steps=4,
+            progress=False,
+        )
+        rise = weight * 0.1 * weight * 12 * 0.25
+        np.testing.assert_allclose(result.scores[1], [0, 0, 3 * weight, 3 * weight + rise])
+        programs.append(core.run._cache_size())
+    assert programs[0] == programs[1]
+
+
+def test_the_gradient_of_a_window_stays_in_it():
+    window = o.tensor_direction("a", np.tile(V, (2, 3, 1)), position=(1, 0))
+    slope = jax.grad(lambda x: window({"a": x}))(jnp.asarray(X)) * 12
+    wanted = np.zeros_like(X)
+    wanted[:, 1:3, :3] = V
+    np.testing.assert_allclose(slope, wanted, rtol=1e-6)
+
+
+def test_as_many_pictures_as_objectives_have_one_each():
+    each = o.interpolate(o.logit(0), o.logit(1), o.channel("a", 0))
+    seen = {"logits": jnp.eye(3, 2), "a": jnp.arange(3.0).reshape(3, 1)}
+    np.testing.assert_allclose(each(seen), (1 + 1 + 2) / 3, rtol=1e-6)
+
+
 def test_titles():
+    product = ((o.logit(0) + o.logit(1)) * o.logit([0, 1])).titles(("cat", "dog"))
+    assert product.tolist() == ["(cat + dog) × cat", "(cat + dog) × dog"]
+    path = o.interpolate(o.logit(0), o.logit(1), o.channel("a", 3)).titles(("cat", "dog"))
+    assert path.tolist() == "cat to dog to a:3"
     titles = (o.channel("a", [1, 2]) - 0.5 * o.logit(0)).titles(("cat", "dog"))
     assert titles.tolist() == ["a:1 − 0.5 × cat", "a:2 − 0.5 × cat"]
     assert o.neuron("a", 3, (0, 5)).titles(()).tolist() == "a:3@0,5"
@@ -150,6 +260,8 @@ def test_kinds_with_equal_fields_have_different_structures():
     kinds = (o.logit(0), o.probability(0), o.neuron("logits", 0), o.layer("logits"))
     structures = [jax.tree.structure(kind) for kind in kinds]
     structures.append(jax.tree.structure(o.Direction("logits", jnp.zeros(()))))
+    structures.append(jax.tree.structure(o.logit(0) * o.logit(1)))
+    structures.append(jax.tree.structure(o.interpolate(o.logit(0), o.logit(1))))
     assert all(a != b for i, a in enumerate(structures) for b in structures[:i])
 
 
@@ -189,7 +301,11 @@ def test_the_caricature_of_an_image_is_the_image_exaggerated():
 MANY = {
     "direction": o.direction("relu", np.eye(4, dtype=np.float32), cosine_power=[1, 2, 3, 4]),
     "tensor direction": o.tensor_direction("relu", np.ones((3, 2, 2, 4))),
+    "windows": o.tensor_direction("relu", np.ones((2, 2, 4)), position=[(0, 1), (4, 6), (2, 2)]),
     "match": o.match("pool", np.eye(4), many=True),
+    "product": o.logit(0) * o.channel("relu", [0, 1, 2]),
+    "schedule": o.scheduled(o.channel("relu", [0, 1, 2]), {0: 1.0, 5: 0.5}),
+    "penalty": o.channel("relu", [0, 1, 2]) + o.penalty("relu", regularizers.l1(0.1)),
     "interpolation": o.interpolate(o.logit(0), o.channel("relu", [0, 1, 2])),
     "function": o.function(spread, ("relu", "pool"), 1.0),
 }

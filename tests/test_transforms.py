@@ -10,8 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rvis import transforms
-from rvis.transforms import Crop, Jitter, Noise, Pad, Roll, Rotate, Scale
+from rvis import core, objectives, transforms
+from rvis.transforms import (
+    Blur,
+    Crop,
+    Flip,
+    Jitter,
+    Noise,
+    Pad,
+    RandomCrop,
+    Roll,
+    Rotate,
+    Scale,
+    views,
+)
+from tests import toys
 
 CHAINS = {
     "lucid": transforms.lucid(128),
@@ -22,6 +35,8 @@ CHAINS = {
     "roll": (Roll(3),),
     "roll first": (Roll(2), Pad(1), Jitter(1), Scale((0.9, 1.1))),
     "far": (Jitter(50), Scale((0.2,))),
+    "flips": (Flip(0.5, 0.5), Rotate((33,)), Jitter(2), Flip(), Scale((0.9, 1.1))),
+    "blur": (Jitter(1), Blur(0.5, 2.0)),
 }
 chains = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
 
@@ -184,7 +199,7 @@ def test_the_gradient_is_that_of_autodiff(chain, monkeypatch):
         return jax.jit(jax.grad(loss))(image(2, 13, 17, 3))
 
     found = gradient()
-    monkeypatch.setattr(transforms, "_WIDEST", 0)
+    monkeypatch.setattr(views, "_WIDEST", 0)
     np.testing.assert_allclose(found, gradient(), atol=2e-5)
 
 
@@ -205,6 +220,9 @@ def test_a_batch_of_groups_is_its_groups_one_by_one():
     np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-6)
 
 
+ONES = np.ones((1, 4, 4, 3), np.float32)
+
+
 def test_a_rebuilt_chain_does_not_retrace():
     traces = []
 
@@ -213,9 +231,13 @@ def test_a_rebuilt_chain_does_not_retrace():
         traces.append(chain)
         return transforms.apply(chain, key, jnp.ones((1, 4, 4, 3)))
 
+    before = compiled._cache_size()
     view((Pad(2, fill=0), Scale([1, 2])), jax.random.key(0))
     view((Pad(np.int64(2), fill=0.0), Scale((1.0, 2.0))), jax.random.key(1))
     assert len(traces) == 1
+    for step in (0, 3):
+        compiled((Noise(0.1, to=0.2, steps=9), RandomCrop(3)), jax.random.key(0), ONES, step)
+    assert compiled._cache_size() == before + 1
 
 
 @pytest.mark.parametrize(
@@ -243,9 +265,168 @@ def test_lucid_chooses_from_its_published_numbers():
     assert sorted(rotate.degrees) == sorted([*range(-10, 11), 0, 0, 0, 0, 0])
 
 
+def test_a_flip_mirrors_bit_for_bit_and_everywhere():
+    picture = np.asarray(image(5, 6, 3))
+    seen = apply((Flip(0.5, 0.5),), 0, jnp.tile(picture, (100, 1, 1, 1)))
+    wanted = {picture[::down, ::right].tobytes() for down in (1, -1) for right in (1, -1)}
+    assert {np.asarray(view).tobytes() for view in seen} == wanted
+    mirrored = apply((Flip(horizontal=1),), 0, jnp.tile(picture, (9, 1, 1, 1)))
+    np.testing.assert_array_equal(mirrored, np.tile(picture[:, ::-1], (9, 1, 1, 1)))
+
+
+TURN, ACROSS, DOWN = Rotate((90,)), Flip(horizontal=1), Flip(horizontal=0, vertical=1)
+
+
+@pytest.mark.parametrize(
+    ("chain", "wanted"),
+    [
+        ((ACROSS, TURN), lambda x: np.rot90(x[:, ::-1])),
+        ((TURN, ACROSS), lambda x: np.rot90(x)[:, ::-1]),
+        ((DOWN, TURN), lambda x: np.rot90(x[::-1])),
+        ((TURN, DOWN, TURN), lambda x: np.rot90(np.rot90(x)[::-1])),
+        ((ACROSS, TURN, ACROSS), lambda x: np.rot90(x[:, ::-1])[:, ::-1]),
+        ((DOWN, ACROSS, TURN), lambda x: np.rot90(x, 3)),
+    ],
+)
+def test_flips_are_made_in_their_order(chain, wanted):
+    picture = image(6, 6, 3)
+    np.testing.assert_allclose(apply(chain, 0, picture[None])[0], wanted(picture), atol=1e-5)
+
+
+def test_a_flip_turns_round_what_moves_after_it():
+    """A picture flipped and then moved to the right is the picture moved to the left, flipped."""
+    picture = jnp.tile(image(9, 9, 1), (40, 1, 1, 1))
+    seen = apply((ACROSS, Jitter(1)), 0, picture)
+    wanted = {
+        shifted(np.asarray(picture[0])[:, ::-1], down, right, 0.5).tobytes()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    assert {np.asarray(view).tobytes() for view in seen} == wanted
+
+
+def test_a_blur_is_a_gaussian_that_keeps_even_colours():
+    seen = apply((Blur(1.5, 1.5),), 0, jnp.zeros((1, 41, 41, 1)).at[0, 20, 20].set(1.0))[0, ..., 0]
+    places = np.arange(41) - 20
+    kernel = np.exp(-(places**2) / (2 * 1.5**2))
+    kernel /= kernel.sum()
+    np.testing.assert_allclose(seen, kernel[:, None] * kernel, atol=1e-6)
+    even = apply((Blur(1.0, 5.0),), 0, jnp.full((2, 7, 5, 3), 0.3))
+    np.testing.assert_allclose(even, 0.3, rtol=1e-6)
+
+
+def test_a_blur_draws_its_width():
+    dots = jnp.zeros((60, 41, 41, 1)).at[:, 20, 20].set(1.0)
+    peaks = apply((Blur(1.0, 2.0),), 0, dots)[:, 20, 20, 0]
+    widths = np.sqrt(1 / (2 * np.pi * np.asarray(peaks)))
+    assert 0.99 < widths.min() < 1.1 and 1.9 < widths.max() < 2.01
+
+
+@pytest.mark.parametrize(("step", "sd"), [(0, 0.5), (50, 0.05), (100, 0.005), (300, 0.005)])
+def test_noise_follows_its_schedule(step, sd):
+    chain = (Noise(0.5, to=0.005, steps=101),)
+    noise = compiled(chain, jax.random.key(0), jnp.zeros((1, 64, 64, 3)), step)
+    np.testing.assert_allclose(noise.std(), sd, rtol=0.02)
+
+
+def test_the_whole_picture_as_a_part_is_the_picture():
+    picture = image(2, 7, 5, 3)
+    whole = (RandomCrop((7, 5), side=1, spread=0, centre=0),)
+    chex.assert_trees_all_equal(apply(whole, 0, picture), picture)
+
+
+def test_a_part_of_the_models_size_is_cut_out_bit_for_bit():
+    picture = image(1, 16, 16, 3)
+    part = apply((RandomCrop(4, side=0.25, spread=0, centre=0),), 0, picture)
+    chex.assert_trees_all_equal(part, picture[:, 6:10, 6:10])
+
+
+@pytest.mark.parametrize(("step", "side"), [(0, 0.3), (4, 0.2), (8, 0.1), (50, 0.1)])
+def test_parts_have_their_published_sizes_and_places(step, side):
+    """On a ramp, which interpolation keeps, a view's slope is its size and its middle its place."""
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 101)[:, None], (1000, 101, 101, 1))
+    chain = (RandomCrop(9, side=0.3, to=0.1, steps=9, spread=0.01, centre=0.05),)
+    seen = np.asarray(compiled(chain, jax.random.key(0), ramp, step))[:, 4, :, 0]
+    slopes = (seen[:, 8] - seen[:, 0]) / 8 * 100 * 9 / 101
+    np.testing.assert_allclose(slopes.mean(), side, atol=2e-3)
+    np.testing.assert_allclose(slopes.std(), 0.01, atol=2e-3)
+    np.testing.assert_allclose(seen[:, 4].mean(), 0.5, atol=0.01)
+    np.testing.assert_allclose(seen[:, 4].std(), 0.05, atol=5e-3)
+
+
+def test_moves_are_of_the_picture_before_a_crop_and_of_the_part_after_it():
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 65)[:, None], (64, 65, 65, 1))
+    quarter = RandomCrop(65, side=0.25, spread=0, centre=0)
+    for chain, unit in (((Jitter(2), quarter), 1.0), ((quarter, Jitter(2)), 0.25)):
+        found = np.asarray(apply(chain, 0, ramp)[:, 32, 32, 0] - 0.5) * 64
+        wanted = unit * np.arange(-2, 3)
+        np.testing.assert_allclose(np.unique(np.round(found, 3)), wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize("side", [0.05, 0.3, 1.0], ids=["scattered", "gathered", "shrunk"])
+def test_the_gradient_of_a_part_is_the_adjoint(side):
+    chain = (RandomCrop((6, 8), side=side, spread=0.01), Rotate((20,)), Flip())
+
+    @jax.jit
+    @jax.vmap
+    def products(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        for_x, for_g = jax.random.split(key)
+        x = jax.random.normal(for_x, (1, 24, 30, 2))
+        g = jax.random.normal(for_g, (1, 6, 8, 2))
+        fill, back = jax.vjp(lambda x: transforms.apply(chain, key, x), jnp.zeros_like(x))
+        return jnp.vdot(transforms.apply(chain, key, x) - fill, g), jnp.vdot(x, back(g)[0])
+
+    forth, back = products(jax.random.split(jax.random.key(0), 20))
+    np.testing.assert_allclose(forth, back, atol=1e-4)
+
+
+def test_a_step_averages_over_its_parts():
+    model = toys.pointwise()
+    crop = RandomCrop((6, 8), side=0.4, count=5)
+    problem = core.Problem(objectives.channel("conv", 1))
+    picture, key = image(1, 20, 20, 3), jax.random.key(3)
+    energy = jax.jit(core.energy, static_argnames="views")
+    together, _ = energy(picture, key, model, problem, views=(crop,))
+    alone = [
+        energy(compiled((crop,), k, picture), k, model, problem)[0]
+        for k in jax.random.split(key, 5)
+    ]
+    np.testing.assert_allclose(together, np.mean(alone), rtol=1e-5)
+    assert np.ptp(alone) > 0.01
+
+
+def test_macos_numbers():
+    crop, noise = transforms.maco(224)
+    assert (crop.size, crop.centre, crop.count) == ((224, 224), 0.15, 6)
+    # U(.25, .3), by its mean and standard deviation.
+    assert (crop.side, crop.spread) == (0.275, pytest.approx(0.05 / np.sqrt(12), abs=1e-4))
+    # N(0, .05) and U(±.025) for pixels from −2.5 to 2.5.
+    assert noise.sd == pytest.approx(np.sqrt(0.05**2 + 0.05**2 / 12) / 5, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: Flip(1.5), ValueError, "horizontal: a number in"),
+        (lambda: Flip(vertical="yes"), TypeError, "vertical: a number"),
+        (lambda: Blur(0), ValueError, "low: a number above 0"),
+        (lambda: Blur(2, 1), ValueError, r"high: a number in \[2, 100\]"),
+        (lambda: Noise(0.1, to=0), ValueError, "to: a number above 0"),
+        (lambda: Noise(0, to=0.1), ValueError, "sd: a number above 0"),
+        (lambda: Noise(0.1, to=0.2, steps=0), ValueError, "steps: at least 1"),
+        (lambda: RandomCrop(0), ValueError, "size: at least 1"),
+        (lambda: RandomCrop(8, side=0.01), ValueError, r"side: a number in \[0.05, 1\]"),
+        (lambda: RandomCrop(8, to=2), ValueError, "to: a number in"),
+        (lambda: RandomCrop(8, spread=-1), ValueError, "spread: a number in"),
+        (lambda: RandomCrop(8, centre="."), TypeError, "centre: a number"),
+        (lambda: RandomCrop(8, count=0), ValueError, "count: at least 1"),
+        (lambda: transforms.maco(0), ValueError, "size: at least 1"),
+        (lambda: transforms.maco(0.5), TypeError, "size: an int"),
+        (
+            lambda: transforms.apply((RandomCrop(2), RandomCrop(2)), 0, image(1, 4, 4, 3)),
+            ValueError,
+            "one RandomCrop",
+        ),
         (lambda: Jitter(-1), ValueError, "pixels: at least 0.*-1"),
         (lambda: Jitter(1.5), TypeError, "pixels: an int.*1.5"),
         (lambda: Scale(()), ValueError, "factors: at least one"),

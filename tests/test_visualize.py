@@ -7,11 +7,13 @@ import sys
 import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import rvis
-from rvis import core, images, objectives, optimizers, regularizers
+from rvis import core, images, objectives, optimizers, regularizers, transforms
 from tests import toys
 
 MODEL = toys.pointwise()
@@ -171,6 +173,108 @@ def test_units_and_rates_compile_once(monkeypatch):
         draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate))
 
 
+def there_and_back(rate):
+    """Up for two steps and down for good."""
+    return optax.sgd(lambda count: jnp.where(count < 2, rate, -rate))
+
+
+@pytest.fixture(scope="module")
+def linear():
+    weights = np.random.default_rng(0).standard_normal((12, 2)).astype(np.float32)
+    return toys.linear(weights, (2, 2, 3))
+
+
+def test_the_best_picture_is_kept(linear):
+    options = {
+        "image": "pixel",
+        "transforms": (),
+        "optimizer": optimizers.from_optax(there_and_back, 0.01),
+        "steps": 6,
+        "snapshots": (2, 4),
+    }
+    last, best = (draw(objectives.logit([0, 1]), linear, best=b, **options) for b in (False, True))
+    np.testing.assert_array_equal(best.scores, last.scores)
+    assert best.scores.argmax(1).tolist() == [2, 2]
+    clean = [np.diagonal(linear(result.images)) for result in (last, best)]
+    np.testing.assert_allclose(clean[1], best.scores.max(1), rtol=1e-6)
+    assert (clean[0] < clean[1]).all()
+    # Of the first two steps the second is the best that was scored.
+    np.testing.assert_allclose(np.diagonal(linear(best.snapshots[2])), best.scores[:, 1], rtol=1e-6)
+    np.testing.assert_array_equal(best.snapshots[4], best.images)
+
+
+def test_penalties_count_in_what_is_best(linear):
+    """Where the penalty grows faster than the score, the start is the best."""
+    start = np.full((2, 2, 3), 0.5, np.float32)
+    result = draw(
+        objectives.logit(0),
+        linear,
+        image="pixel",
+        start=start,
+        transforms=(),
+        optimizer=optimizers.sgd(0.02),
+        regularizers=[regularizers.distance(1e4, start)],
+        best=True,
+        steps=1,
+    )
+    np.testing.assert_array_equal(result.images, start)
+
+
+def test_the_best_of_a_sweep_is_that_of_its_units(tmp_path):
+    options = {**QUICK, "best": True, "snapshots": (2,)}
+    stored = rvis.sweep(MODEL, "relu", out=tmp_path, **options)
+    np.testing.assert_array_equal(
+        stored.images, draw(objectives.channel("relu", range(4)), **options).images
+    )
+    with pytest.raises(ValueError, match="out: .*other arguments"):
+        rvis.sweep(MODEL, "relu", out=tmp_path, **{**options, "best": False})
+
+
+def test_a_model_sees_parts_of_a_larger_picture(linear):
+    """A network that takes images of one size alone draws pictures of any."""
+    crop = transforms.RandomCrop(2, side=0.2, spread=0.05, count=4)
+    options = {"size": (9, 12), "transforms": (crop,), "steps": 40}
+    result = draw(objectives.logit([0, 1]), linear, **options)
+    assert result.images.shape == (2, 9, 12, 3)
+    assert (result.scores[:, -8:].mean(1) > result.scores[:, :8].mean(1) + 0.2).all()
+    alone = draw(objectives.logit(1), linear, **options)
+    np.testing.assert_array_equal(alone.images, result.images[1])
+    with pytest.raises(ValueError, match="size: linear"):
+        draw(objectives.logit(0), linear, size=(9, 12))
+
+
+def test_accentuation_ends_where_gain_and_distance_meet(linear):
+    """Of w·x − λ‖x − s‖² the maximum is s + w/2λ."""
+    seed = np.random.default_rng(1).uniform(0.4, 0.6, (2, 2, 3)).astype(np.float32)
+    result = draw(
+        objectives.logit(0),
+        linear,
+        image="pixel",
+        start=seed,
+        transforms=(),
+        regularizers=[regularizers.distance(10.0, seed)],
+        optimizer=optimizers.sgd(0.03),
+        steps=40,
+    )
+    wanted = seed + np.asarray(linear.params)[:, 0].reshape(2, 2, 3) / 20
+    np.testing.assert_allclose(result.images, np.clip(wanted, 0, 1), atol=1e-4)
+
+
+def test_a_picture_seen_rolled_tiles_the_plane():
+    """Across its border it is no rougher than inside."""
+    model = rvis.load("mnist_cnn")
+    result = draw(
+        objectives.channel("conv2", range(4)),
+        model,
+        size=24,
+        transforms=(transforms.Roll(12),),
+        steps=64,
+    )
+    for axis in (1, 2):
+        steps = np.abs(result.images - np.roll(result.images, 1, axis)).mean((0, 3 - axis, 3))
+        assert steps[0] < 1.2 * steps[1:].mean()
+
+
 LAYER = objectives.channel("relu", 0)
 BAD_TRANSFORMS = {"transforms": ["jitter"]}
 REFUSED = {
@@ -211,6 +315,8 @@ REFUSED = {
         "unit and position: as many",
     ),
     "optimizer": (LAYER, {"optimizer": "adam"}, TypeError, "optimizer: one of rvis.optimizers"),
+    "of optax": (LAYER, {"optimizer": optax.sgd(0.1)}, TypeError, "optimizer: .*from_optax"),
+    "best": (LAYER, {"best": 1}, TypeError, "best: True or False"),
     "snapshots": (LAYER, {"snapshots": (9,)}, ValueError, r"snapshots: 0 to 4 \(steps\)"),
 }
 

@@ -18,7 +18,7 @@ from rvis.iterates import IterateMap
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
 from rvis.transforms import Transform
-from rvis.types import Array, Model, PyTree
+from rvis.types import Array, ArrayLike, Model, PyTree
 
 
 @flax.struct.dataclass
@@ -73,6 +73,7 @@ class AscentState:
     position: PyTree
     optimizer: PyTree
     attention: Array | None = None
+    best: tuple[Array, PyTree] | None = None
 
 
 @flax.struct.dataclass
@@ -92,6 +93,7 @@ def energy(
     views: tuple[Transform, ...] = (),
     compose: Callable[[Array, Array], Array] | None = None,
     opened: Array | None = None,
+    step: ArrayLike = 0,
 ) -> tuple[Array, Array]:
     """(objective − penalties, objective) of one group of pictures.
 
@@ -104,13 +106,21 @@ def energy(
       compose: `compose(key, picture)` gives what the model is shown of a picture that is no image
         of it, such as one with transparency; None for images.
       opened: where true, blocked ReLU gradients are let through; None for plain ReLUs.
+      step: how many steps were made, for transformations that change with it.
     """
     images = pictures
     if compose is not None:
         keys = jax.random.split(jax.random.fold_in(key, _BACKGROUND), pictures.shape[0])
         images = jax.vmap(compose)(keys, pictures)
-    seen = transforms.apply(views, key, images)
-    score = _score(seen, model, problem, opened)
+
+    def one(key: Array) -> Array:
+        return _score(transforms.apply(views, key, images, step), model, problem, opened)
+
+    draws = transforms.draws(views)
+    if draws == 1:
+        score = one(key)
+    else:
+        score = jax.vmap(one)(jax.random.split(key, draws)).mean()
     return score - sum(penalty(pictures) for penalty in problem.penalties), score
 
 
@@ -145,6 +155,8 @@ class Ascent:
       tile: side of the tiles by which the model sees the image, so that memory does not grow with
         it; each tile is scored by itself. None for the whole image at once.
       attention: whether to add up |∂energy/∂image|, which `images` then gives as transparency.
+      best: whether `images` gives the group that had the highest energy of all before a step,
+        instead of the last, whose energy is unknown.
     """
 
     image: Parameterization = flax.struct.field(pytree_node=False)
@@ -155,6 +167,7 @@ class Ascent:
     maps: tuple[IterateMap, ...] = ()
     tile: int | None = flax.struct.field(pytree_node=False, default=None)
     attention: bool = flax.struct.field(pytree_node=False, default=False)
+    best: bool = flax.struct.field(pytree_node=False, default=False)
 
     def init(self, key: Array, position: PyTree | None = None) -> AscentState:
         """The state before the first step.
@@ -169,16 +182,21 @@ class Ascent:
         attention = None
         if self.attention:
             attention = jnp.zeros((self.facets, *self.image.shape[:2]))
-        return AscentState(jnp.int32(0), position, self.optimizer.init(position), attention)
+        best = (jnp.float32(-jnp.inf), position) if self.best else None
+        optimizer = self.optimizer.init(position)
+        return AscentState(jnp.int32(0), position, optimizer, attention, best)
 
     def step(
         self, key: Array, state: AscentState, model: Model, problem: Problem
     ) -> tuple[AscentState, AscentInfo]:
         """One step up; see `Algorithm`."""
         opened = state.step < self.woken if self.woken else None
-        pictures, pull = jax.vjp(jax.vmap(self.image.decode), state.position)
+        problem = problem.replace(  # type: ignore[attr-defined]
+            objective=problem.objective.at_step(state.step)
+        )
+        pictures, pull = jax.vjp(self.decoded, state.position)
         climb = self._whole if self.tile is None else self._tiled
-        at_picture, score = climb(pictures, key, model, problem, opened)
+        at_picture, score = climb(pictures, key, model, problem, opened, state.step)
         (gradient,) = pull(at_picture)
         position, optimizer = self.optimizer.update(gradient, state.optimizer, state.position)
         step = state.step + 1
@@ -189,28 +207,60 @@ class Ascent:
         attention = state.attention
         if attention is not None:
             attention = attention + jnp.abs(at_picture).mean(-1)
-        return AscentState(step, position, optimizer, attention), AscentInfo(*score)
+        best = state.best
+        if best is not None:
+            better = score[1] > best[0]
+            best = jax.tree.map(
+                lambda new, old: jnp.where(better, new, old), (score[1], state.position), best
+            )
+        return AscentState(step, position, optimizer, attention, best), AscentInfo(*score)
+
+    def decoded(self, position: PyTree) -> Array:
+        """The pictures (facets, H, W, C) of a group's position."""
+        together = getattr(self.image, "together", None)
+        return jax.vmap(self.image.decode)(position if together is None else together(position))
 
     def _whole(
-        self, pictures: Array, key: Array, model: Model, problem: Problem, opened: Array | None
+        self,
+        pictures: Array,
+        key: Array,
+        model: Model,
+        problem: Problem,
+        opened: Array | None,
+        step: Array,
     ) -> tuple[Array, tuple[Array, Array]]:
         """∂energy/∂pictures, and (objective, energy)."""
         compose = getattr(self.image, "composite", None)
         return jax.grad(
             lambda pictures: _pair(
                 energy(
-                    pictures, key, model, problem, views=self.views, compose=compose, opened=opened
+                    pictures,
+                    key,
+                    model,
+                    problem,
+                    views=self.views,
+                    compose=compose,
+                    opened=opened,
+                    step=step,
                 )
             ),
             has_aux=True,
         )(pictures)
 
     def _tiled(
-        self, pictures: Array, key: Array, model: Model, problem: Problem, opened: Array | None
+        self,
+        pictures: Array,
+        key: Array,
+        model: Model,
+        problem: Problem,
+        opened: Array | None,
+        step: Array,
     ) -> tuple[Array, tuple[Array, Array]]:
         """`_whole` tile by tile; where tiles overlap, the mean of theirs counts."""
         assert self.tile is not None
-        seen, pull = jax.vjp(lambda images: transforms.apply(self.views, key, images), pictures)
+        seen, pull = jax.vjp(
+            lambda images: transforms.apply(self.views, key, images, step), pictures
+        )
         facets, height, width, channels = seen.shape
         (rows, tall, over_y), (columns, wide, over_x) = (
             _tiling(height, self.tile),
@@ -236,7 +286,7 @@ class Ascent:
         return gradient - slope, (score, score - cost)
 
     def _mapped(self, step: Array, position: PyTree, gradient: Array) -> PyTree:
-        before = jax.vmap(self.image.decode)(position)
+        before = self.decoded(position)
         after = iterates.apply(self.maps, step, before, gradient)
         # An image that no map changed keeps its position: not every one decodes to the same bits.
         changed = (after != before).reshape(before.shape[0], -1).any(1)
@@ -248,7 +298,7 @@ class Ascent:
 
     def images(self, state: AscentState) -> Array:
         """The group's pictures, (facets, H, W, C), and their transparency where it is kept."""
-        pictures = jax.vmap(self.image.decode)(state.position)
+        pictures = self.decoded(state.position if state.best is None else state.best[1])
         if state.attention is None:
             return pictures
         # Clipped at the 80th percentile and put into [0, 1], as serre-lab/Horama draws it.

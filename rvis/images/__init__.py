@@ -7,6 +7,7 @@ from rvis.images import statistics
 from rvis.images.base import Parameterization, Shape
 from rvis.images.cppn import CPPN
 from rvis.images.rgba import RGBA, Opacity, opacity
+from rvis.images.shared import Shared
 from rvis.images.spatial import Pixel, Pyramid
 from rvis.images.spectral import MACO, Fourier
 from rvis.images.statistics import Statistics, estimate
@@ -27,8 +28,8 @@ def named(kind: str, shape: Shape) -> Parameterization:
 
     Args:
       kind: "fourier", "pixel", "pyramid", "cppn", "maco" or "rgba".
-      shape: (H, W, C) of what the model is shown, with C = 1 or 3; an "rgba" picture has one
-        channel more.
+      shape: (H, W, C) of what the model is shown, with C = 1 or 3 for "maco"; an "rgba" picture has
+        one channel more.
 
     Raises:
       ValueError: naming `kind`, for any other (with the nearest), or `shape`.
@@ -53,6 +54,7 @@ __all__ = [
     "Pixel",
     "Pyramid",
     "Shape",
+    "Shared",
     "Statistics",
     "estimate",
     "named",

@@ -20,7 +20,28 @@ class Parameterization(Protocol):
     `init`, `decode` and `encode` are pure functions of one picture, to be mapped with `vmap`.
 
     A picture that is no image by itself, such as one with transparency, has a further method
-    `composite(key, picture)`, which gives the image (H, W, C) that a model is shown of it.
+    `composite(key, picture)`, which gives the image (H, W, C) that a model is shown of it. One
+    whose position holds what a group of pictures has in common has `together(position)`, which
+    gives the group's position with it in the place of each picture's own.
+
+    A generator network of yours is one, whose position is its input:
+
+        @dataclasses.dataclass(frozen=True, eq=False)  # told apart by identity: its weights are
+        class Generator:                               # constants of the compiled program
+            module: nn.Module
+            variables: dict
+            shape: tuple[int, int, int]
+
+            def init(self, key):
+                return jax.random.normal(key, (64,))
+
+            def decode(self, position):
+                return self.module.apply(self.variables, position)
+
+            def encode(self, image):
+                raise ValueError("start: an image to start from was given, which …")
+
+        rvis.visualize(model, objective, image=Generator(decoder, variables, (32, 32, 3)))
     """
 
     @property
@@ -72,20 +93,18 @@ def normalise(instance: Any, **values: Any) -> None:
 
 
 def checked(shape: Any) -> Shape:
-    """`shape` as (H, W, C) with C = 1 or 3.
+    """`shape` as (H, W, C).
 
     Raises:
       TypeError: naming `shape`, for anything but three ints.
-      ValueError: naming it, for a size below 1 or another number of channels.
+      ValueError: naming it, for a size or a number of channels below 1.
     """
     try:
         height, width, channels = shape
     except (TypeError, ValueError) as error:
         raise TypeError(f"shape: (H, W, C) was expected, given {shape!r}") from error
     size = checks.count("shape", height), checks.count("shape", width)
-    if checks.count("shape", channels) not in (1, 3):
-        raise ValueError(f"shape: 1 or 3 channels last were expected, given {shape!r}")
-    return (*size, int(channels))
+    return (*size, checks.count("shape", channels))
 
 
 def flag(argument: str, value: Any) -> bool:

@@ -49,7 +49,8 @@ class RGBA:
     background: float = 0.5
 
     def __post_init__(self) -> None:
-        if not hasattr(self.colour, "decode") or isinstance(self.colour, (Pixel, RGBA)):
+        unfit = isinstance(self.colour, (Pixel, RGBA)) or hasattr(self.colour, "together")
+        if unfit or not hasattr(self.colour, "decode"):
             raise TypeError(
                 "colour: a parameterization that keeps to [0, 1], such as Fourier, was expected, "
                 f"given {self.colour!r}"

@@ -21,15 +21,14 @@ class Pixel:
     Nothing keeps it in [0, 1] here: a projection after each step does.
 
     Attributes:
-      shape: (H, W, C) with C = 1 or 3.
+      shape: (H, W, C).
       mean: the grey level that `init` starts from.
       sd: the standard deviation of the Gaussian noise around it; lucid's .01 (tensorflow/lucid,
         `optvis/param/spatial.py`).
 
     Raises:
       TypeError: naming the argument, for anything but three ints and two numbers.
-      ValueError: naming it, for a size below 1, channels other than 1 and 3, `mean` outside [0, 1]
-        or `sd` below 0.
+      ValueError: naming it, for a size below 1, `mean` outside [0, 1] or `sd` below 0.
 
     Example:
       >>> from rvis import images
@@ -75,7 +74,7 @@ class Pyramid:
     Adam moves every octave alike, so that large forms grow as fast as fine ones.
 
     Attributes:
-      shape: (H, W, C) with C = 1 or 3; a position is a tuple of `levels` arrays (h, w, C), the
+      shape: (H, W, C); a position is a tuple of `levels` arrays (h, w, C), the
         finest first.
       levels: how many octaves; lucid's 4.
       sd: the standard deviation of the noise that `init` draws for each.
@@ -84,8 +83,8 @@ class Pyramid:
 
     Raises:
       TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for a size or number of levels below 1, channels other than 1 and 3,
-        `sd` below 0 or statistics of other channels.
+      ValueError: naming it, for a size or number of levels below 1, `sd` below 0 or statistics of
+        other channels.
 
     Example:
       >>> from rvis import images

@@ -31,7 +31,7 @@ class Fourier:
     colours that go together in photographs.
 
     Attributes:
-      shape: (H, W, C) with C = 1 or 3; a position is (2, H, W//2 + 1, C): real and imaginary parts.
+      shape: (H, W, C); a position is (2, H, W//2 + 1, C): real and imaginary parts.
       sd: the standard deviation of the coefficients that `init` draws.
       decay: how fast amplitudes fall with frequency; 1 is that of photographs, 0 flat. None for
         those of `statistics`, frequency by frequency and channel by channel.
@@ -41,9 +41,8 @@ class Fourier:
 
     Raises:
       TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for a size below 1, channels other than 1 and 3, `sd` below 0, `decay`
-        outside [0, 4], statistics of other channels, or without a spectrum where `decay` asks for
-        it.
+      ValueError: naming it, for a size below 1, `sd` below 0, `decay` outside [0, 4], statistics of
+        other channels, or without a spectrum where `decay` asks for it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -136,9 +135,9 @@ class MACO:
     needed to keep high frequencies out. A coefficient that is real, such as the constant one, is
     r·cos(phase): it may be anything up to its magnitude.
 
-    Phases are radians whatever the size: Adam at .3 suits them. In the article NAdam at 1 climbs
-    the mean over crops of about a quarter of the side of a picture larger than the network's input,
-    centred at .5 + .15·N(0, 1), with noise of .05 to .1.
+    Phases are radians whatever the size; the article climbs with NAdam at 1, which
+    `rvis.visualize` does too, and shows the network parts of a larger picture
+    (`transforms.maco`).
 
     Attributes:
       shape: (H, W, C) with C = 1 or 3; a position is (H, W//2 + 1, C), in radians.
@@ -171,6 +170,8 @@ class MACO:
 
     def __post_init__(self) -> None:
         normalise(self, shape=checked(self.shape))
+        if self.shape[2] not in (1, 3):
+            raise ValueError(f"shape: 1 or 3 channels last were expected, given {self.shape!r}")
         if self.statistics is None:
             normalise(self, statistics="mnist" if self.shape[2] == 1 else "tiny_imagenet")
         self._data()
@@ -189,24 +190,17 @@ class MACO:
         """The image (H, W, C) in (0, 1) of a phase (H, W//2 + 1, C)."""
         height, width, _ = self.shape
         data = self._data()
-        edge, real = _redundant(height, width)
+        paired, real = (np.moveaxis(mask, -1, 0) for mask in _redundant(height, width))
+        magnitude = np.moveaxis(data.magnitude(height, width), -1, 0)
+        phase = jnp.moveaxis(position, -1, 0)
         # The first and the last column hold each frequency and its mirror image, which have
         # opposite phases in a real image.
-        mirrored = jnp.roll(position[::-1], 1, axis=0)
-        phase = jnp.where(edge, (position - mirrored) / 2, position)
-        magnitude = data.magnitude(height, width)
-        planes = jnp.fft.irfft2(
-            jnp.moveaxis(
-                lax.complex(
-                    magnitude * jnp.cos(jnp.where(real, position, phase)),
-                    magnitude * jnp.sin(jnp.where(real, 0, phase)),
-                ),
-                -1,
-                0,
-            ),
-            s=(height, width),
-            norm="ortho",
+        mirrored = jnp.roll(phase[:, ::-1], 1, axis=1)
+        phase = jnp.where(paired, (phase - mirrored) / 2, phase)
+        spectrum = lax.complex(
+            magnitude * jnp.cos(phase), np.where(real, 0, magnitude) * jnp.sin(phase)
         )
+        planes = jnp.fft.irfft2(spectrum, s=(height, width), norm="ortho")
         slope = data.mean * (1 - data.mean)
         logits = jnp.moveaxis(mixed(planes, data.matrix), 0, -1) / slope.astype(np.float32)
         return jax.nn.sigmoid(logits + _middle(data))
@@ -237,8 +231,8 @@ def _middle(data: Statistics) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _redundant(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where rfft2 holds both of a conjugate pair, and where a coefficient is its own."""
+    """Where `rfft2` holds both of a conjugate pair, and where a coefficient is real; (H, W', 1)."""
     columns = np.arange(width // 2 + 1) % (width / 2) == 0
     rows = np.arange(height) % (height / 2) == 0
-    edge = np.broadcast_to(columns, (height, len(columns)))
-    return edge[..., None], (edge & rows[:, None])[..., None]
+    real = columns & rows[:, None]
+    return (columns & ~rows[:, None])[..., None], real[..., None]

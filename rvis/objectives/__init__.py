@@ -5,7 +5,7 @@ The layer's name is structure; units, vectors, targets and weights are leaves. S
 width or weight reuses. Every objective is maximised; `-objective` is therefore minimised.
 """
 
-from rvis.objectives.base import Activations, Objective, Sum, check
+from rvis.objectives.base import Activations, Objective, Product, Sum, check
 from rvis.objectives.coupled import (
     Alignment,
     Diversity,
@@ -17,6 +17,8 @@ from rvis.objectives.coupled import (
     gram_cosine,
     interpolate,
 )
+from rvis.objectives.penalties import Penalty, penalty
+from rvis.objectives.schedules import Scheduled, scheduled
 from rvis.objectives.targets import target
 from rvis.objectives.texture import Gram, gram, gram_matrix
 from rvis.objectives.units import Channel, Neuron, Probability, channel, logit, neuron, probability
@@ -47,7 +49,10 @@ __all__ = [
     "Match",
     "Neuron",
     "Objective",
+    "Penalty",
     "Probability",
+    "Product",
+    "Scheduled",
     "Sum",
     "TensorDirection",
     "alignment",
@@ -65,7 +70,9 @@ __all__ = [
     "logit",
     "match",
     "neuron",
+    "penalty",
     "probability",
+    "scheduled",
     "target",
     "tensor_direction",
 ]

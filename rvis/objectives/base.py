@@ -35,6 +35,11 @@ class Objective:
         """The score of one group of images, from {layer: (n, ...)}."""
         raise TypeError(f"{type(self).__name__} cannot be evaluated")
 
+    def at_step(self, step: Array) -> Objective:
+        """What it asks for in one step of an ascent: itself, unless its weights change."""
+        del step
+        return self
+
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         """Raises ValueError where it does not fit a model with these layer shapes."""
 
@@ -91,9 +96,9 @@ class Objective:
             return NotImplemented
         return Sum((self, other), (jnp.float32(1), jnp.float32(-1)))
 
-    def __mul__(self, scale: ArrayLike) -> Objective:
+    def __mul__(self, scale: ArrayLike | Objective) -> Objective:
         if isinstance(scale, Objective):
-            return NotImplemented
+            return Product((self, scale))
         weight = jnp.asarray(scale, jnp.float32)
         if weight.ndim > 1:
             raise ValueError(
@@ -120,28 +125,60 @@ def kind_field(name: str) -> Any:
     return flax.struct.field(pytree_node=False, default=name, repr=False, kw_only=True)
 
 
+class Combined(Objective):
+    """What objectives made of several others share."""
+
+    terms: tuple[Objective, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(layer for term in self.terms for layer in term.layers))
+
+    def at_step(self, step: Array) -> Objective:
+        return self.replace(terms=tuple(term.at_step(step) for term in self.terms))  # type: ignore[attr-defined]
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        for term in self.terms:
+            term.check(shapes, classes)
+        _ = self.batch_shape
+
+    def identities(self) -> np.ndarray | None:
+        found = (term.identities() for term in self.terms)
+        return next((i for i in found if i is not None), None)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        shapes = [term.batch_shape for term in self.terms]
+        shapes += [np.shape(weight) for weight in getattr(self, "weights", ())]
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                "objective: as many members in every term (or one) were expected, given batches of "
+                + ", ".join(map(str, shapes))
+            ) from None
+
+    def broadcast(self, count: int) -> Objective:
+        return self.replace(terms=tuple(term.broadcast(count) for term in self.terms))  # type: ignore[attr-defined]
+
+
 @flax.struct.dataclass
-class Sum(Objective):
+class Sum(Combined):
     """A weighted sum of objectives; the weights are leaves."""
 
     terms: tuple[Objective, ...]
     weights: tuple[Array, ...]
     kind: str = kind_field("Sum")
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(layer for term in self.terms for layer in term.layers))
-
     def __call__(self, activations: Activations) -> Array:
         pairs = zip(self.terms, self.weights, strict=True)
         return sum((w * term(activations) for term, w in pairs), jnp.float32(0))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        for term, weight in zip(self.terms, self.weights, strict=True):
-            term.check(shapes, classes)
+        Combined.check(self, shapes, classes)
+        for weight in self.weights:
             if not np.all(np.isfinite(weight)):
                 raise ValueError(f"weight: finite numbers were expected, given {weight}")
-        _ = self.batch_shape
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         result = np.full(self.batch_shape, "", object)
@@ -152,26 +189,30 @@ class Sum(Objective):
                 result[i] += f"{sign}{'' if abs(w) == 1 else f'{abs(w):g} × '}{title}"
         return result
 
-    def identities(self) -> np.ndarray | None:
-        found = (term.identities() for term in self.terms)
-        return next((i for i in found if i is not None), None)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        shapes = [term.batch_shape for term in self.terms] + [np.shape(w) for w in self.weights]
-        try:
-            return np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise ValueError(
-                "objective: sums need as many members in every term (or one), given batches of "
-                + ", ".join(map(str, shapes))
-            ) from None
-
     def broadcast(self, count: int) -> Objective:
         return Sum(
             tuple(term.broadcast(count) for term in self.terms),
             tuple(jnp.broadcast_to(w, (count,)) for w in self.weights),
         )
+
+
+@flax.struct.dataclass
+class Product(Combined):
+    """A product of objectives: of the scores that each has for the whole group."""
+
+    terms: tuple[Objective, ...]
+    kind: str = kind_field("Product")
+
+    def __call__(self, activations: Activations) -> Array:
+        return jnp.stack([term(activations) for term in self.terms]).prod()
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        result = np.full(self.batch_shape, "", object)
+        for term in self.terms:
+            for i, title in np.ndenumerate(np.broadcast_to(term.titles(classes), result.shape)):
+                title = f"({title})" if isinstance(term, Sum) and len(term.terms) > 1 else title
+                result[i] += f"{' × ' if result[i] else ''}{title}"
+        return result
 
 
 def at(x: Array, position: Array) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks
-from rvis.objectives.base import Activations, Objective, kind_field
+from rvis.objectives.base import Activations, Combined, Objective, kind_field
 from rvis.types import Array, ArrayLike, PyTree
 
 
@@ -141,61 +141,40 @@ def alignment(layer: str, *, decay: ArrayLike = 2.0) -> Alignment:
 
 
 @flax.struct.dataclass
-class Interpolation(Objective):
+class Interpolation(Combined):
     """See `interpolate`."""
 
-    first: Objective
-    second: Objective
+    terms: tuple[Objective, ...]
     kind: str = kind_field("Interpolation")
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.first.layers, *self.second.layers)))
 
     def __call__(self, activations: Activations) -> Array:
         count = next(iter(activations.values())).shape[0]
-        share = jnp.linspace(0, 1, count)
+        places = jnp.linspace(0, len(self.terms) - 1, count)
+        shares = jnp.maximum(1 - jnp.abs(places[:, None] - jnp.arange(len(self.terms))), 0)
 
-        def one(share: Array, image: Activations) -> Array:
+        def one(shares: Array, image: Activations) -> Array:
             alone = jax.tree.map(lambda leaf: leaf[None], image)
-            return (1 - share) * self.first(alone) + share * self.second(alone)
+            return jnp.dot(shares, jnp.stack([term(alone) for term in self.terms]))
 
-        return jax.vmap(one)(share, dict(activations)).mean()
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        self.first.check(shapes, classes)
-        self.second.check(shapes, classes)
-        _ = self.batch_shape
+        return jax.vmap(one)(shares, dict(activations)).mean()
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        pair = np.broadcast_arrays(self.first.titles(classes), self.second.titles(classes))
-        return np.asarray(np.frompyfunc(lambda a, b: f"{a} to {b}", 2, 1)(*pair), object)
-
-    def identities(self) -> np.ndarray | None:
-        return self.first.identities()
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        try:
-            return np.broadcast_shapes(self.first.batch_shape, self.second.batch_shape)
-        except ValueError:
-            raise ValueError(
-                "objective: as many members at both ends (or one) were expected, given "
-                f"{self.first.batch_shape} and {self.second.batch_shape}"
-            ) from None
-
-    def broadcast(self, count: int) -> Objective:
-        return Interpolation(self.first.broadcast(count), self.second.broadcast(count))
+        stops = np.broadcast_arrays(*(term.titles(classes) for term in self.terms))
+        return np.asarray(
+            np.frompyfunc(lambda *names: " to ".join(names), len(stops), 1)(*stops), object
+        )
 
 
-def interpolate(first: Objective, second: Objective) -> Interpolation:
-    """From one objective to another over the pictures of a group (`facets`).
+def interpolate(first: Objective, second: Objective, *others: Objective) -> Interpolation:
+    """From one objective to another, and on to others, over the pictures of a group (`facets`).
 
-    Picture i of n climbs (1 − t)·first + t·second with t = i/(n − 1). Add an `alignment` to make
-    neighbours alike.
+    Of k objectives, picture i of n climbs those nearest to place p = i·(k − 1)/(n − 1) on the way,
+    objective j with the weight max(0, 1 − |p − j|): between two, (1 − t)·first + t·second. With as
+    many pictures as objectives each has its own. Add an `alignment`, or write the pictures down as
+    `images.Shared`, to make neighbours alike.
 
     Raises:
-      TypeError: naming `first` or `second`, for anything but an objective.
+      TypeError: naming `first`, `second` or `others`, for anything but an objective.
 
     Example:
       >>> from rvis.objectives import alignment, channel, interpolate
@@ -204,12 +183,13 @@ def interpolate(first: Objective, second: Objective) -> Interpolation:
       ('layer3', 'layer2')
 
     Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons";
-      tensorflow/lucid, `optvis/objectives.py` (`channel_interpolate`).
+      tensorflow/lucid, `optvis/objectives.py` (`channel_interpolate`) and
+      `recipes/image_interpolation_params.py`.
     """
-    for name, given in (("first", first), ("second", second)):
+    for name, given in (("first", first), ("second", second), *(("others", o) for o in others)):
         if not isinstance(given, Objective):
             raise TypeError(f"{name}: an objective was expected, given {given!r}")
-    return Interpolation(first, second)
+    return Interpolation((first, second, *others))
 
 
 @flax.struct.dataclass

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from rvis import checks
 from rvis.objectives.base import (
@@ -168,15 +169,20 @@ class TensorDirection(OfLayer):
     layer: str = flax.struct.field(pytree_node=False)
     tensor: Array
     cosine_power: Array | None = None
+    position: Array | None = None
     kind: str = kind_field("TensorDirection")
 
-    event_ranks: ClassVar[Mapping[str, int]] = {"tensor": 3, "cosine_power": 0}
+    event_ranks: ClassVar[Mapping[str, int]] = {"tensor": 3, "cosine_power": 0, "position": 1}
 
     def __call__(self, activations: Activations) -> Array:
         x = activations[self.layer]
         height, width = self.tensor.shape[:2]
-        top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-        x = x[:, top : top + height, left : left + width]
+        if self.position is None:
+            top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+            x = x[:, top : top + height, left : left + width]
+        else:
+            start = (0, self.position[0], self.position[1], 0)
+            x = lax.dynamic_slice(x, start, (x.shape[0], height, width, x.shape[3]))
         return _towards(x, self.tensor, self.cosine_power).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
@@ -193,23 +199,33 @@ class TensorDirection(OfLayer):
                 f"{given}"
             )
         refuse_nan("tensor", self.tensor)
+        if self.position is not None:
+            room = [whole - part + 1 for whole, part in zip(shape[:2], given[:2], strict=True)]
+            check_position(self.position, self.layer, (*room, shape[2]))
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         return self.named("·t")
 
 
 def tensor_direction(
-    layer: str, tensor: ArrayLike, *, cosine_power: ArrayLike | None = None
+    layer: str,
+    tensor: ArrayLike,
+    *,
+    cosine_power: ArrayLike | None = None,
+    position: Units | None = None,
 ) -> TensorDirection:
-    """The mean dot product of a layer's activations with a tensor laid over their centre.
+    """The mean dot product of a layer's activations with a tensor laid over them.
 
     With the activations of an image as the tensor, and a cosine power, its optimum is that image's
-    caricature: what the layer saw in it, exaggerated.
+    caricature: what the layer saw in it, exaggerated. A vector repeated over a few places is the
+    direction of a window of the layer, wherever `position` puts it.
 
     Args:
       layer: a name of `model.layers` with positions.
       tensor: (h, w, C), or (m, h, w, C) for m objectives; h and w at most the layer's.
       cosine_power: as for `direction`.
+      position: (row, column), or (m, 2), of the place where the tensor's first one lies; it lies
+        over the centre by default.
 
     Raises:
       TypeError, ValueError: naming the argument.
@@ -222,13 +238,15 @@ def tensor_direction(
       >>> tensor_direction("conv2", seen, cosine_power=1).batch_shape
       ()
 
-    Reference: tensorflow/lucid, `optvis/objectives.py` (`tensor_neuron`) and
-      `recipes/caricature.py`; Olah et al. 2019, Activation Atlas (distill).
+    Reference: tensorflow/lucid, `optvis/objectives.py` (`tensor_direction`) and
+      `recipes/caricature.py`; greentfrapp/lucent, `optvis/objectives.py` (`localgroup_weight`);
+      Olah et al. 2019, Activation Atlas (distill).
     """
     array = jnp.asarray(tensor, jnp.float32)
     if array.ndim not in (3, 4):
         raise ValueError(f"tensor: (h, w, C) or (m, h, w, C) was expected, given {array.shape}")
-    return TensorDirection(layer, array, _power(cosine_power))
+    place = None if position is None else as_position(position)
+    return TensorDirection(layer, array, _power(cosine_power), place)
 
 
 @flax.struct.dataclass
@@ -283,7 +301,8 @@ def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
       -1.0
 
     Reference: Mahendran & Vedaldi 2014, eq. 2 and section 3; tensorflow/lucid,
-      `optvis/objectives.py` (`activation_difference`).
+      `notebooks/differentiable-parameterizations/style_transfer_2d.ipynb`
+      (`activation_difference`).
     """
     array = jnp.asarray(target, jnp.float32)
     rank = array.ndim - many

@@ -18,7 +18,7 @@ from rvis.receptive import receptive_field
 from rvis.results import Result
 from rvis.transforms import Transform
 from rvis.types import Array, ArrayLike, KeyLike, Model
-from rvis.visualize.plan import encoded, make_plan, shown_shape
+from rvis.visualize.plan import encoded, make_plan
 
 
 def visualize(
@@ -37,6 +37,7 @@ def visualize(
     facets: int = 1,
     snapshots: Sequence[int] = (),
     chunk: int | None = None,
+    best: bool = False,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Result:
@@ -52,7 +53,8 @@ def visualize(
       objective: one or many (`channel("layer3", range(64))` is 64).
       key: an int seed or a typed key. Member i uses `fold_in(key, unit)`, or its position where it
         has no unit number, so that a unit's picture is the same alone and in a sweep.
-      size: height and width in pixels, or one number for both; the model's own by default.
+      size: height and width of the picture in pixels, or one number for both; the model's own by
+        default.
         "receptive_field" is exactly what a unit of the layer can see (`rvis.receptive`); a neuron
         without a position is then the one whose field is the picture.
       steps: gradient steps.
@@ -64,10 +66,14 @@ def visualize(
         default, none if empty.
       regularizers: penalties on the image, each subtracted.
       maps: what each step does to the image after it has climbed, see `rvis.iterates`.
-      optimizer: of `rvis.optimizers`; Adam by default, at .05, for a CPPN .005 and for MACO .1.
+      optimizer: of `rvis.optimizers`, `from_optax` for any other; Adam by default, at .05 and
+        for a CPPN at .005, and for MACO NAdam at 1.
       facets: pictures for each objective, optimized together from different noise.
       snapshots: steps after which to keep the pictures, 0 for the start.
       chunk: objectives at once; bounds memory, never changes pictures.
+      best: whether the pictures are those that scored highest, less penalties, of all before a
+        step, as the model saw them in it, instead of the last, which were not scored; snapshots
+        then are the best until their step.
       checkpoint: a folder for the state of an interrupted run; the same call then goes on.
       progress: a bar on a terminal.
 
@@ -87,8 +93,17 @@ def visualize(
       >>> result.images.shape
       (2, 28, 28, 1)
 
+      What a network sees in an image, exaggerated (accentuation): start there, and pay for the
+      distance.
+
+      >>> photo = result.images[0]
+      >>> near = rvis.regularizers.distance(1.0 / photo.size, photo)
+      >>> three = rvis.objectives.logit(3)
+      >>> rvis.visualize(model, three, start=photo, regularizers=[near], steps=8).images.shape
+      (28, 28, 1)
+
     Reference: Olah, Mordvintsev & Schubert 2017, Feature Visualization (distill);
-      tensorflow/lucid, `optvis/render.py`.
+      tensorflow/lucid, `optvis/render.py`; accentuation: serre-lab/Horama.
     """
     if not isinstance(objective, Objective):
         objectives.check(objective, model, model.input_shape)
@@ -107,11 +122,12 @@ def visualize(
         facets=facets,
         snapshots=snapshots,
         chunk=chunk,
+        best=best,
     )
     spec = plan.algorithm.image
     if size == "receptive_field":
-        objective = _centred(objective, model, spec.shape[:2])
-    objectives.check(objective, model, shown_shape(spec))
+        objective = _centred(objective, model, plan.shown[:2])
+    objectives.check(objective, model, plan.shown)
     batch = objective.batch_shape
     count = batch[0] if batch else 1
     if count == 0:

@@ -13,14 +13,11 @@ from rvis import checkpoints, checks, core, images, transforms
 from rvis.images import Parameterization
 from rvis.iterates import IterateMap
 from rvis.objectives import Objective
-from rvis.optimizers import Optimizer, adam
+from rvis.optimizers import Optimizer, adam, nadam
 from rvis.receptive import receptive_field
 from rvis.results import describe
 from rvis.transforms import Transform
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
-
-_RATES = {images.CPPN: 0.005, images.MACO: 0.1}
-"""Of Adam where .05 is too fast or too slow for what a position means."""
 
 
 class Options(TypedDict, total=False):
@@ -38,6 +35,7 @@ class Options(TypedDict, total=False):
     facets: int
     snapshots: Sequence[int]
     chunk: int | None
+    best: bool
     progress: bool
 
 
@@ -76,7 +74,13 @@ class Plan:
             optimizer=self.algorithm.optimizer,
             facets=self.algorithm.facets,
             snapshots=self.snapshots,
+            best=self.algorithm.best,
         )
+
+    @property
+    def shown(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the model is shown."""
+        return transforms.frame(self.algorithm.views, shown_shape(self.algorithm.image))
 
 
 def make_plan(
@@ -95,6 +99,7 @@ def make_plan(
     facets: int = 1,
     snapshots: Sequence[int] = (),
     chunk: int | None = None,
+    best: bool = False,
     progress: bool = True,
 ) -> Plan:
     """The options of a visualization of these layers; refuses what cannot be."""
@@ -102,6 +107,8 @@ def make_plan(
     snapshots, regularizers, maps = tuple(snapshots), _listed(regularizers), _listed(maps)
     checks.count("steps", steps)
     checks.count("facets", facets)
+    if not isinstance(best, bool):
+        raise TypeError(f"best: True or False was expected, given {best!r}")
     if chunk is not None:
         checks.count("chunk", chunk)
     for step in snapshots:
@@ -110,15 +117,14 @@ def make_plan(
     spec = _image(model, image, _pair(model, layers, size))
     algorithm = core.Ascent(
         image=spec,
-        optimizer=adam(_RATES.get(type(spec), 0.05))
-        if optimizer is None
-        else _optimizer(optimizer),
+        optimizer=_default(spec) if optimizer is None else _optimizer(optimizer),
         views=_views(transforms, spec.shape),
         facets=facets,
         # A network that applies its own ReLUs keeps them closed.
         woken=16 if getattr(model.apply, "takes_relu", True) else 0,
         maps=_maps(maps),
         attention=isinstance(spec, images.MACO),
+        best=best,
     )
     return Plan(
         algorithm,
@@ -187,10 +193,18 @@ def _views(given: Sequence[Transform] | None, shape: tuple[int, int, int]) -> tu
     return tuple(given)
 
 
+def _default(spec: Parameterization) -> Optimizer:
+    """Of lucid's articles and of MACO's: what a position means decides how fast it may move."""
+    if isinstance(spec, images.MACO):
+        return nadam(1.0)
+    return adam(0.005 if isinstance(spec, images.CPPN) else 0.05)
+
+
 def _optimizer(given: Any) -> Optimizer:
     if not isinstance(given, Optimizer):
         raise TypeError(
-            f"optimizer: one of rvis.optimizers, such as adam(0.05), was expected, given {given!r}"
+            "optimizer: one of rvis.optimizers was expected, such as adam(0.05) or "
+            f"from_optax(optax.lion, 0.01), given {given!r}"
         )
     return given
 

@@ -24,7 +24,7 @@ from rvis.patches import top_activations
 from rvis.results import Result
 from rvis.types import LOGITS, Model, layer_shapes
 from rvis.visualize.pictures import visualize
-from rvis.visualize.plan import Options, Plan, make_plan, shown_shape
+from rvis.visualize.plan import Options, Plan, make_plan
 
 _KINDS: Mapping[str, Callable[[str, list[int]], Objective]] = {
     "channel": objectives.channel,
@@ -80,7 +80,7 @@ def sweep(
     checks.choice("kind", kind, _KINDS)
     checks.choice("layer", layer, (*model.layers, LOGITS))
     plan = make_plan(model, (layer,), **options)
-    shape = shown_shape(plan.algorithm.image)
+    shape = plan.shown
     shapes = layer_shapes(model, shape)
     width = shapes[layer][-1] if layer in shapes else 1
     if units is not None and not isinstance(units, Iterable):

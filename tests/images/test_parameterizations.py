@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rvis import images
-from rvis.images import CPPN, MACO, RGBA, Fourier, Pixel, Pyramid, Statistics
+from rvis.images import CPPN, MACO, RGBA, Fourier, Pixel, Pyramid, Statistics, cppn
 
 OWN = Statistics("own", np.array([0.3, 0.4, 0.5]), np.diag([0.1, 0.2, 0.3]), np.ones((4, 4, 3)))
 GREY = Statistics("grey", np.array([0.3]), np.array([[0.2]]), np.ones((3, 3, 1)))
@@ -191,7 +191,7 @@ def test_a_photographs_octaves_hold_its_coarse_forms():
 
 
 def test_a_cppn_is_its_formula():
-    cppn = CPPN((3, 5, 1), layers=2, width=4)
+    image = CPPN((3, 5, 1), layers=2, width=4)
     rng = np.random.default_rng(0)
     shapes = [((2, 4), 4), ((8, 4), 4), ((8, 1), 1)]
     position = [(rng.normal(size=w), rng.normal(size=b)) for w, b in shapes]
@@ -202,8 +202,15 @@ def test_a_cppn_is_its_formula():
         bent = np.arctan(values @ weights + bias)
         values = np.concatenate([bent / 0.67, bent**2 / 0.6], -1)
     wanted = sigmoid(values @ position[-1][0] + position[-1][1])
-    found = decode(cppn, jax.tree.map(jnp.float32, tuple(position)))
+    found = decode(image, jax.tree.map(jnp.float32, tuple(position)))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_arcus_tangent_and_its_slope():
+    x = jnp.concatenate([jnp.linspace(-3, 3, 601), jnp.array([-jnp.inf, -1e30, -0.0, 1e30])])
+    value, slope = jax.jvp(cppn._arctan, (x,), (jnp.ones_like(x),))
+    np.testing.assert_allclose(value, np.arctan(np.float64(x)), atol=4e-7)
+    np.testing.assert_allclose(slope[:601], 1 / (1 + np.float64(x[:601]) ** 2), rtol=1e-6)
 
 
 def test_a_cppn_starts_from_an_even_colour():
@@ -286,13 +293,14 @@ def test_named_gives_the_defaults(kind, maker):
     [
         (lambda: images.named("furier", (4, 4, 3)), ValueError, "kind.*furier.*'fourier'"),
         (lambda: images.named("pyramide", (4, 4, 3)), ValueError, "kind.*'pyramid'"),
-        (lambda: Pixel((4, 4, 2)), ValueError, r"shape: 1 or 3 channels.*\(4, 4, 2\)"),
+        (lambda: Pixel((4, 4, 0)), ValueError, "shape: at least 1.*0"),
+        (lambda: CPPN((4, 4, 2.5)), TypeError, "shape: an int.*2.5"),
         (lambda: Pixel((4, 4)), TypeError, r"shape: \(H, W, C\).*\(4, 4\)"),
         (lambda: Pixel(28), TypeError, r"shape: \(H, W, C\).*28"),
         (lambda: Fourier((0, 4, 3)), ValueError, "shape: at least 1.*0"),
         (lambda: Fourier((4.0, 4, 3)), TypeError, "shape: an int.*4.0"),
-        (lambda: Pyramid((4, 4, 4)), ValueError, "shape: 1 or 3"),
-        (lambda: CPPN((4, 4, 4)), ValueError, "shape: 1 or 3"),
+        (lambda: Fourier((4, 4, 4), decay=None), ValueError, "statistics: .*4 channels"),
+        (lambda: RGBA(images.Shared(Fourier((4, 4, 3)))), TypeError, "colour: .*Shared"),
         (lambda: MACO((4, 4, 4)), ValueError, "shape: 1 or 3"),
         (lambda: Pixel((4, 4, 3), mean=2), ValueError, r"mean: a number in \[0, 1\].*2"),
         (lambda: Pixel((4, 4, 3), sd=-1), ValueError, "sd: .*-1"),

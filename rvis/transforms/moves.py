@@ -1,0 +1,319 @@
+"""What moves a view over the picture: shifts, zooms, turns, flips, crops."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rvis import checks
+from rvis.types import Array
+
+# A move is q ↦ turn·q + offset, read from the view into the picture, with q = row + i·column from
+# the centre. Rotation and zoom are then one complex number, and moves compose by multiplication.
+Move = tuple[Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter:
+    """Shifts by whole pixels, uniformly in ±`pixels` along each axis.
+
+    Raises:
+      TypeError: naming `pixels`, for anything but an int.
+      ValueError: naming it, below 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.zeros((1, 8, 8, 1)).at[0, 4, 4, 0].set(1.0)
+      >>> seen = transforms.apply((transforms.Pad(2, fill=0.0), transforms.Jitter(2)), 0, image)
+      >>> float(seen.max()), float(seen.sum())
+      (1.0, 1.0)
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
+
+    def draw(self, key: Array) -> Move:
+        """One move of those that `Jitter` chooses from."""
+        shift = jax.random.randint(key, (2,), -self.pixels, self.pixels + 1).astype(jnp.float32)
+        return jnp.complex64(1), -lax.complex(shift[0], shift[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Zooms about the centre by one of `factors`; above 1 the picture grows.
+
+    Raises:
+      TypeError: naming `factors`, for anything but numbers.
+      ValueError: naming it, when there is none, or one outside (0, 1e6].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.arange(4.0).reshape(1, 1, 4, 1) / 4
+      >>> transforms.apply((transforms.Scale((2,)),), 0, image)[0, 0, :, 0].tolist()
+      [0.1875, 0.3125, 0.4375, 0.5625]
+    """
+
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        normalise(self, factors=_numbers("factors", self.factors, above=0, high=1e6))
+
+    def draw(self, key: Array) -> Move:
+        """One move of those that `Scale` chooses from."""
+        return 1 / _choice(key, self.factors).astype(jnp.complex64), jnp.complex64(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotate:
+    """Turns about the centre by one of `degrees`, anticlockwise.
+
+    Raises:
+      TypeError: naming `degrees`, for anything but numbers.
+      ValueError: naming it, when there is none, or one outside [-360, 360].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.array([[0.0, 1.0], [0.0, 0.0]])[None, :, :, None]
+      >>> transforms.apply((transforms.Rotate((90,)),), 0, image)[0, :, :, 0].round(3).tolist()
+      [[1.0, 0.0], [0.0, 0.0]]
+    """
+
+    degrees: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        normalise(self, degrees=_numbers("degrees", self.degrees, low=-360, high=360))
+
+    def draw(self, key: Array) -> Move:
+        """One move of those that `Rotate` chooses from."""
+        angle = jnp.deg2rad(_choice(key, self.degrees))
+        return lax.complex(jnp.cos(angle), -jnp.sin(angle)), jnp.complex64(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad:
+    """Puts a border of `pixels` in the grey level `fill` around the picture.
+
+    The model still sees a frame of the image's own size, so the border shows only where a move
+    brings it in; beyond it everything reads as `fill` too. A chain holds one `Pad` at most, and
+    one without reads .5 outside the picture.
+
+    Raises:
+      TypeError: naming the argument, for anything but an int and a number.
+      ValueError: naming it, for `pixels` below 0 or `fill` outside [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> chain = (transforms.Pad(9, fill=0.25), transforms.Scale((1e-3,)))
+      >>> bool((transforms.apply(chain, 0, jnp.ones((1, 8, 8, 3)))[0, 0] == 0.25).all())
+      True
+    """
+
+    pixels: int
+    fill: float = 0.5
+
+    def __post_init__(self) -> None:
+        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
+        normalise(self, fill=checks.number("fill", self.fill, low=0, high=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Roll:
+    """Rolls the picture by whole pixels, uniformly in ±`pixels` along each axis; it wraps around.
+
+    It is undone in the gradient, so that tiles and convolutions leave no seam in a fixed place. A
+    chain may begin with one.
+
+    Raises:
+      TypeError: naming `pixels`, for anything but an int.
+      ValueError: naming it, below 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.arange(16.0).reshape(1, 4, 4, 1) / 16
+      >>> seen = transforms.apply((transforms.Roll(2),), 0, image)
+      >>> bool((jnp.sort(seen.ravel()) == image.ravel()).all())
+      True
+
+    Reference: google/deepdream, `dream.ipynb` (`make_step`).
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
+
+    def rolled(self, key: Array, image: Array) -> Array:
+        """One draw of (H, W, C)."""
+        return jnp.roll(
+            image, jax.random.randint(key, (2,), -self.pixels, self.pixels + 1), axis=(0, 1)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """Takes away `pixels` of the border that a `Pad` earlier in the chain put there.
+
+    The frame is the centre of the picture before and after, so it says where a recipe crops and
+    moves nothing; a chain that would cut into the frame is refused by `apply`.
+
+    Raises:
+      TypeError: naming `pixels`, for anything but an int.
+      ValueError: naming it, below 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> chain = (transforms.Pad(4), transforms.Jitter(4), transforms.Crop(4))
+      >>> transforms.apply(chain, 0, jnp.ones((2, 8, 8, 3))).shape
+      (2, 8, 8, 3)
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+    """Mirrors left and right, top and bottom, each with a probability.
+
+    Raises:
+      TypeError: naming the argument, for anything but numbers.
+      ValueError: naming it, outside [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> image = jnp.array([[0.1, 0.2], [0.3, 0.4]])[None, :, :, None]
+      >>> transforms.apply((transforms.Flip(horizontal=1),), 0, image)[0, 0, :, 0].tolist()
+      [0.20000000298023224, 0.10000000149011612]
+
+    Reference: deel-ai/xplique, `features_visualizations/transformations.py` (`random_flip`).
+    """
+
+    horizontal: float = 0.5
+    vertical: float = 0.0
+
+    def __post_init__(self) -> None:
+        normalise(self, horizontal=checks.number("horizontal", self.horizontal, low=0, high=1))
+        normalise(self, vertical=checks.number("vertical", self.vertical, low=0, high=1))
+
+    def draw(self, key: Array) -> Array:
+        """Whether to mirror the rows' order, and the columns'."""
+        return jax.random.bernoulli(key, jnp.asarray([self.vertical, self.horizontal]))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """Shows the model square parts of a larger picture, each in a frame of `size` pixels.
+
+    A part's side is a share N(side, spread²) of the picture's, cut off at three spreads and to
+    [.05, 1]; its centre lies at .5 + centre·N(0, 1) of the picture along each axis. What lies
+    outside is read as the chain's `fill`. A chain holds one at most; moves before it are of the
+    picture, moves after it of the part.
+
+    Attributes:
+      size: height and width that the model is shown, or one number for both.
+      side: the mean side, as a share of the picture's (of the side that is the shorter in views).
+      spread: its standard deviation.
+      centre: the standard deviation of the centre, in sides of the picture.
+      count: parts a step, over which an ascent averages.
+      to: the mean side at the end, for one that changes evenly over `steps` steps.
+      steps: how many.
+
+    Raises:
+      TypeError: naming the argument, for anything but numbers.
+      ValueError: naming it, out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> chain = (transforms.RandomCrop(32, side=0.25),)
+      >>> transforms.apply(chain, 0, jnp.ones((2, 128, 128, 3))).shape
+      (2, 32, 32, 3)
+
+    Reference: Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude
+      Constrained Optimization", arXiv:2306.06805.
+    """
+
+    size: int | tuple[int, int]
+    side: float = 0.25
+    spread: float = 0.05
+    centre: float = 0.15
+    count: int = 1
+    to: float | None = None
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        normalise(self, size=checks.size("size", self.size))
+        normalise(self, side=checks.number("side", self.side, low=_LEAST, high=1))
+        normalise(self, spread=checks.number("spread", self.spread, low=0, high=1))
+        normalise(self, centre=checks.number("centre", self.centre, low=0, high=1))
+        normalise(self, count=checks.count("count", self.count))
+        to = self.side if self.to is None else self.to
+        normalise(self, to=checks.number("to", to, low=_LEAST, high=1))
+        normalise(self, steps=checks.count("steps", self.steps))
+
+    def draw(self, key: Array, step: Array, shape: tuple[int, ...]) -> Move:
+        """One part of a picture of `shape`."""
+        assert self.to is not None
+        for_side, for_centre = jax.random.split(key)
+        mean = self.side + (self.to - self.side) * progress(step, self.steps)
+        away = self.spread * jnp.clip(jax.random.normal(for_side), -3, 3)
+        across = self.unit(shape) * jnp.clip(mean + away, _LEAST, 1)
+        rows, columns = self.centre * jax.random.normal(for_centre, (2,))
+        centre = lax.complex(rows * shape[0], columns * shape[1])
+        return across.astype(jnp.complex64), centre
+
+    def unit(self, shape: tuple[int, ...]) -> float:
+        """Pixels of the picture a pixel of the view, where the part is the whole picture."""
+        return min(shape[0] / self.size[0], shape[1] / self.size[1])  # type: ignore[index]
+
+    def zoom(self, shape: tuple[int, ...]) -> float:
+        """The most by which a part is ever enlarged."""
+        assert self.to is not None
+        least = max(_LEAST, min(self.side, self.to) - 3 * self.spread)
+        return 1 / (self.unit(shape) * least)
+
+
+_LEAST = 0.05
+
+
+def progress(step: Array, steps: int) -> Array:
+    """How far a step is among `steps`: 0 at the first, 1 at the last and ever after."""
+    return jnp.clip(step / max(1, steps - 1), 0, 1).astype(jnp.float32)
+
+
+def normalise(instance: Any, **values: Any) -> None:
+    """Sets fields of a frozen dataclass.
+
+    Equal descriptions must hash alike, whether a number came as int, float or NumPy scalar.
+    """
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+def _numbers(argument: str, given: Any, **bounds: float) -> tuple[float, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{argument}: a tuple of numbers was expected, given {given!r}")
+    numbers = tuple(checks.number(argument, number, **bounds) for number in given)
+    if not numbers:
+        raise ValueError(f"{argument}: at least one number was expected, given none")
+    return numbers
+
+
+def _choice(key: Array, options: tuple[float, ...]) -> Array:
+    return jnp.asarray(options, jnp.float32)[jax.random.randint(key, (), 0, len(options))]
