@@ -38,7 +38,12 @@ def start(folder, *, before="", steps=6, flags=""):
     return subprocess.Popen(
         [sys.executable, "-c", CHILD.format(before=before, steps=steps), str(folder)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+            "JAX_PLATFORMS": "cpu",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,492 @@
+"""CLIPs from files: Hugging Face's, OpenCLIP's and OpenAI's weights, and those shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checks, files
+from rvis.clip.model import CLIP
+from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
+from rvis.clip.towers import SIZES, Config, ImageTower, TextTower
+from rvis.models import convert, registry
+from rvis.types import KeyLike, as_key
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""What OpenAI and OpenCLIP normalise images with (openai/CLIP, `clip.py`)."""
+
+SMALL = Config(
+    image_size=48,
+    patch=8,
+    width=96,
+    layers=3,
+    heads=3,
+    text_width=64,
+    text_layers=2,
+    text_heads=2,
+    context=16,
+    vocabulary=3,
+    projection=64,
+    activation="gelu",
+    stem=(16, 32, 64),
+    pool="mean",
+)
+"""The CLIP that a processor can train on generated scenes."""
+
+_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size|logit_bias)$"
+)
+_OPENAI = (
+    (re.compile(r"^text\.(?=transformer|token_|positional_|ln_final|text_proj)"), ""),
+    (re.compile(r"^visual\.class_embedding$"), "vision_model.embeddings.class_embedding"),
+    (
+        re.compile(r"^visual\.positional_embedding$"),
+        "vision_model.embeddings.position_embedding.weight",
+    ),
+    (re.compile(r"^visual\.conv1\."), "vision_model.embeddings.patch_embedding."),
+    (re.compile(r"^visual\.ln_pre\."), "vision_model.pre_layrnorm."),
+    (re.compile(r"^visual\.ln_post\."), "vision_model.post_layernorm."),
+    (re.compile(r"^visual\.proj$"), "visual_projection.weight"),
+    (re.compile(r"^visual\.transformer\.resblocks\."), "vision_model.encoder.layers."),
+    (re.compile(r"^transformer\.resblocks\."), "text_model.encoder.layers."),
+    (re.compile(r"^token_embedding\."), "text_model.embeddings.token_embedding."),
+    (re.compile(r"^positional_embedding$"), "text_model.embeddings.position_embedding.weight"),
+    (re.compile(r"^ln_final\."), "text_model.final_layer_norm."),
+    (re.compile(r"^text_projection$"), "text_projection.weight"),
+    (re.compile(r"\.attn\.in_proj_"), ".self_attn.in_proj_"),
+    (re.compile(r"\.attn\.out_proj\."), ".self_attn.out_proj."),
+    (re.compile(r"\.ln_(\d)\."), r".layer_norm\1."),
+    (re.compile(r"\.mlp\.c_fc\."), ".mlp.fc1."),
+    (re.compile(r"\.mlp\.c_proj\."), ".mlp.fc2."),
+)
+"""OpenAI's and OpenCLIP's entries, and Hugging Face's for them."""
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    config: str | Config | None = None,
+    tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> CLIP:
+    """A CLIP that is shipped, or from a file of Hugging Face, OpenCLIP or OpenAI.
+
+    Args:
+      name_or_path: one of `list_clips()`; a folder that `save` wrote, or one of Hugging Face with
+        `model.safetensors`; a file of weights: `.safetensors`, or `.npz`; `.pth`, `.pt` and `.bin`
+        with PyTorch installed; or a mapping {entry: array}.
+      config: a name of `rvis.clip.SIZES` or a `Config`. It may be left out where the weights say
+        all: those of Hugging Face with their `config.json`, and all sizes but the activation, by
+        which OpenAI's networks ("…-quickgelu") differ from most of OpenCLIP's.
+      tokenizer: a vocabulary for `rvis.clip.read_byte_pairs`, or a tokenizer. By default one that
+        lies beside the weights; without any, `encode_text` refuses.
+      mean: of the images in [0, 1], for files that are no CLIP of ours.
+      std: likewise.
+
+    Returns:
+      A CLIP whose params are float32 JAX arrays.
+
+    Raises:
+      ValueError: naming `name_or_path` (with the nearest names), `config`, `path` of a file that is
+        missing, damaged or not the one its card describes, and `state` with every entry that does
+        not fit.
+      TypeError: naming `name_or_path` or `config`.
+      ImportError: for a PyTorch file where PyTorch is not installed.
+
+    Example:
+      >>> from rvis import clip
+      >>> small = clip.untrained(clip.SMALL, words=("red", "circle"))
+      >>> state = clip.state_dict(small)
+      >>> clip.load(state, config=small.config).image.layers == small.image.layers
+      True
+    """
+    if isinstance(name_or_path, Mapping):
+        state = {str(entry): np.asarray(value) for entry, value in name_or_path.items()}
+        return _from_state(state, config, _tokenizer(tokenizer, None), mean, std, "clip")
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise TypeError(
+            f"name_or_path: a name, a path or a mapping was expected, given {name_or_path!r}"
+        )
+    shipped = _shipped() if isinstance(name_or_path, str) else {}
+    if name_or_path in shipped:
+        return _from_folder(shipped[name_or_path], str(name_or_path))
+    path = pathlib.Path(name_or_path)
+    if isinstance(name_or_path, str) and not path.exists() and len(path.parts) < 2:
+        if not path.suffix:
+            checks.choice("name_or_path", name_or_path, shipped)
+    if (path / "card.json").is_file():
+        return _from_folder(path, path.resolve().name)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    state = _read(path)
+    beside = path.parent
+    about = config
+    if about is None and (beside / "config.json").is_file():
+        about = _hugging_face(beside / "config.json", state)
+    known = any((beside / name).is_file() for name in ("vocab.json", "tokenizer.json"))
+    words = _tokenizer(tokenizer, beside if known else None)
+    return _from_state(state, about, words, mean, std, path.stem)
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix != ".npz":
+        return convert.read_state_dict(path)[0]
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            state = {name: np.asarray(stored[name]) for name in stored.files}
+    # A damaged archive can raise anything.
+    except Exception as error:
+        raise ValueError(f"path: a whole npz of arrays was expected at {path} ({error})") from error
+    for name, value in state.items():
+        if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
+            raise ValueError(f"path: real numbers were expected for {name!r} in {path}")
+    return {name: value.astype(np.float32) for name, value in state.items()}
+
+
+def _tokenizer(given: Any, beside: pathlib.Path | None) -> Tokenizer | None:
+    if isinstance(given, (str, os.PathLike)):
+        return read_byte_pairs(given)
+    if given is None and beside is not None:
+        return read_byte_pairs(beside)
+    if given is not None and not callable(given):
+        raise TypeError(f"tokenizer: a path or a tokenizer was expected, given {given!r}")
+    return given
+
+
+def to_hugging_face(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state-dict under Hugging Face's names, from that or from OpenAI's and OpenCLIP's.
+
+    Queries, keys and values come apart and the two projections are transposed; what is no weight
+    (position numbers, masks, sizes) is left out.
+
+    Args:
+      state: {entry: array in PyTorch's layout}.
+
+    Example:
+      >>> import numpy as np
+      >>> from rvis import clip
+      >>> state = {"visual.proj": np.zeros((8, 4)), "context_length": np.array(77)}
+      >>> {name: x.shape for name, x in clip.to_hugging_face(state).items()}
+      {'visual_projection.weight': (4, 8)}
+    """
+    bare = {re.sub(r"^(module|_orig_mod)\.", "", name): value for name, value in state.items()}
+    found: dict[str, np.ndarray] = {}
+    for name, value in bare.items():
+        if _BUFFERS.search(name):
+            continue
+        other = name
+        for pattern, replacement in _OPENAI:
+            other = pattern.sub(replacement, other)
+        if other != name and other in ("visual_projection.weight", "text_projection.weight"):
+            value = np.swapaxes(value, 0, 1) if value.ndim == 2 else value
+        joined = re.search(r"\.in_proj_(weight|bias)$", other)
+        if joined and value.ndim and value.shape[0] % 3 == 0:
+            for letter, part in zip("qkv", np.split(value, 3), strict=True):
+                found[f"{other[: joined.start()]}.{letter}_proj.{joined.group(1)}"] = part
+        else:
+            found[other] = value
+    return found
+
+
+def _inferred(state: Mapping[str, np.ndarray], activation: str | None) -> Config:
+    """The sizes that a state-dict under Hugging Face's names shows."""
+
+    def shape(entry: str, rank: int) -> tuple[int, ...]:
+        if entry not in state or state[entry].ndim != rank:
+            raise ValueError(
+                f"state: a CLIP's {entry!r} of rank {rank} was expected, given entries "
+                f"{list(state)[:10]}"
+            )
+        return state[entry].shape
+
+    def blocks(tower: str) -> int:
+        numbers = [
+            int(match.group(1))
+            for name in state
+            if (match := re.match(rf"{tower}\.encoder\.layers\.(\d+)\.", name))
+        ]
+        return 1 + max(numbers, default=0)
+
+    width, _, patch, _ = shape("vision_model.embeddings.patch_embedding.weight", 4)
+    places, _ = shape("vision_model.embeddings.position_embedding.weight", 2)
+    vocabulary, text_width = shape("text_model.embeddings.token_embedding.weight", 2)
+    context, _ = shape("text_model.embeddings.position_embedding.weight", 2)
+    projection, _ = shape("visual_projection.weight", 2)
+    mlp, _ = shape("vision_model.encoder.layers.0.mlp.fc1.weight", 2)
+    text_mlp, _ = shape("text_model.encoder.layers.0.mlp.fc1.weight", 2)
+    layers = blocks("vision_model")
+    same = [known for known in SIZES.values() if (known.width, known.layers) == (width, layers)]
+    heads = same[0].heads if same else max(1, width // 64)
+    return Config(
+        image_size=math.isqrt(max(1, places - 1)) * patch,
+        patch=patch,
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp=0 if mlp == 4 * width else mlp,
+        text_width=text_width,
+        text_layers=blocks("text_model"),
+        text_heads=max(1, text_width // 64),
+        text_mlp=0 if text_mlp == 4 * text_width else text_mlp,
+        context=context,
+        vocabulary=vocabulary,
+        projection=projection,
+        activation=activation or "gelu",
+    )
+
+
+def _hugging_face(path: pathlib.Path, state: Mapping[str, np.ndarray]) -> Config:
+    """What a `CLIPModel`'s config.json adds to the sizes that its weights show."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        vision, text = about.get("vision_config") or {}, about.get("text_config") or {}
+        activation = vision.get("hidden_act", "quick_gelu")
+        heads = vision.get("num_attention_heads"), text.get("num_attention_heads")
+        found = _inferred(to_hugging_face(state), checks.choice("activation", activation, _ACTS))
+        return dataclasses.replace(
+            found, heads=heads[0] or found.heads, text_heads=heads[1] or found.text_heads
+        )
+    except (OSError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"path: a CLIPModel's configuration was expected at {path} ({error})"
+        ) from error
+
+
+_ACTS = ("quick_gelu", "gelu")
+
+
+def _from_state(
+    state: Mapping[str, np.ndarray],
+    config: str | Config | None,
+    tokenizer: Tokenizer | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    name: str,
+) -> CLIP:
+    state = to_hugging_face(state)
+    if isinstance(config, str):
+        config = SIZES[checks.choice("config", config, SIZES)]
+    elif config is None:
+        config = _inferred(state, None)
+        larger = [
+            n
+            for n, known in SIZES.items()
+            if dataclasses.replace(known, vocabulary=config.vocabulary) == config
+        ]
+        if not larger or f"{larger[0]}-quickgelu" in SIZES:
+            near = (larger or ["ViT-B-32"])[0]
+            raise ValueError(
+                "config: the activation cannot be told from weights; give "
+                f"config={near + '-quickgelu'!r} for OpenAI's, {near!r} for those trained with "
+                "GELU, or a Config"
+            )
+    elif not isinstance(config, Config):
+        raise TypeError(f"config: a name or a Config was expected, given {config!r}")
+    scale = state.pop("logit_scale", np.float32(math.log(1 / 0.07)))
+    if np.size(scale) != 1 or not np.all(np.isfinite(scale)):
+        raise ValueError(f"state: one number was expected for 'logit_scale', given {scale!r}")
+    vision = {n: v for n, v in state.items() if not n.startswith("text_")}
+    text = {n: v for n, v in state.items() if n.startswith("text_")}
+    if tokenizer is not None and tokenizer.context != config.context:
+        if not dataclasses.is_dataclass(tokenizer):
+            raise ValueError(
+                f"tokenizer: a context of {config.context} was expected, given {tokenizer.context}"
+            )
+        tokenizer = dataclasses.replace(tokenizer, context=config.context)  # type: ignore[type-var]
+    tower = ImageTower(config)
+    params = convert.to_variables(tower, vision, config.input_shape)
+    return _assembled(
+        config,
+        params,
+        convert.to_variables(TextTower(config), text, (config.context,)),  # type: ignore[arg-type]
+        float(np.reshape(scale, ())),
+        tokenizer,
+        mean,
+        std,
+        name,
+    )
+
+
+def _assembled(
+    config: Config,
+    image: Any,
+    text: Any,
+    scale: float,
+    tokenizer: Tokenizer | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    name: str,
+) -> CLIP:
+    model = registry.from_linen(
+        ImageTower(config),
+        image,
+        input_shape=config.input_shape,
+        mean=tuple(mean),
+        std=tuple(std),
+        name=name,
+    )
+    return CLIP(model, text, jnp.float32(scale), config, tokenizer, name)
+
+
+def untrained(
+    config: Config,
+    *,
+    words: Sequence[str] = (),
+    key: KeyLike = 0,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    name: str = "clip",
+) -> CLIP:
+    """A CLIP with random weights, to be trained.
+
+    Args:
+      config: the sizes; with `words` the vocabulary follows them.
+      words: the vocabulary of whole words; without any, the CLIP has no tokenizer.
+      key: an int seed or a typed key.
+      mean: of the images in [0, 1], one number or one a channel.
+      std: likewise.
+      name: what to call it.
+
+    Raises:
+      TypeError, ValueError: naming the argument.
+
+    Example:
+      >>> from rvis import clip
+      >>> clip.untrained(clip.SMALL, words=("red", "blue")).config.vocabulary
+      5
+    """
+    if not isinstance(config, Config):
+        raise TypeError(f"config: a Config was expected, given {config!r}")
+    tokenizer = Words(tuple(words), config.context) if words else None
+    if tokenizer is not None:
+        config = dataclasses.replace(config, vocabulary=tokenizer.size)
+    first, second = jax.random.split(as_key(key))
+    images = jnp.zeros((1, *config.input_shape))
+    return _assembled(
+        config,
+        jax.jit(ImageTower(config).init)(first, images),
+        jax.jit(TextTower(config).init)(second, jnp.zeros((1, config.context), jnp.int32)),
+        math.log(1 / 0.07),
+        tokenizer,
+        mean,
+        std,
+        name,
+    )
+
+
+def state_dict(clip: CLIP) -> dict[str, np.ndarray]:
+    """The weights of a CLIP under Hugging Face's names, in PyTorch's layout.
+
+    Example:
+      >>> from rvis import clip
+      >>> clip.state_dict(clip.untrained(clip.SMALL))["text_projection.weight"].shape
+      (64, 64)
+    """
+    return {
+        **convert.from_variables(clip.image.params),
+        **convert.from_variables(clip.text_params),
+        "logit_scale": np.asarray(clip.logit_scale),
+    }
+
+
+def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -> pathlib.Path:
+    """Writes a CLIP with its card into a folder, from which `load` reads it.
+
+    Args:
+      folder: where to; made where it is missing.
+      clip: one with a vocabulary of whole words.
+      about: what else the card shall say.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: naming `clip`, for one of another vocabulary.
+      OSError: naming the path, where it cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> from rvis import clip
+      >>> small = clip.untrained(clip.SMALL, words=("red", "blue"))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     clip.load(clip.save(folder, small, {"seed": 0})).tokenizer == small.tokenizer
+      True
+    """
+    if not isinstance(clip.tokenizer, Words):
+        raise ValueError(
+            f"clip: one with a vocabulary of whole words was expected, given {clip.name!r}"
+        )
+    place = files.as_path("folder", folder)
+    config = dataclasses.asdict(clip.config)
+    convert.save(place / "weights.safetensors", clip.state, {"architecture": "clip"})
+    data = (place / "weights.safetensors").read_bytes()
+    apply: Any = clip.image.apply
+    card = {
+        "architecture": "clip",
+        "config": config,
+        "mean": apply.mean,
+        "std": apply.std,
+        "words": clip.tokenizer.words,
+        **about,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    files.write_json(place / "card.json", card)
+    return place
+
+
+def _from_folder(folder: Traversable, name: str) -> CLIP:
+    file = folder / "card.json"
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+        fields = {**card["config"], "stem": tuple(card["config"]["stem"])}
+        config, words, digest = Config(**fields), tuple(card["words"]), card["sha256"]
+        mean, std = tuple(card["mean"]), tuple(card["std"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: the card of a CLIP was expected at {file} ({error})") from error
+    weights = folder / "weights.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"path: weights.safetensors was expected in {folder}")
+    data = weights.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"path: {weights} is not the file that its card describes")
+    state = convert.parse_safetensors(data, str(weights))
+    return _from_state(state, config, Words(words, config.context), mean, std, name)
+
+
+def _shipped() -> dict[str, Traversable]:
+    """{name: folder} of the shipped CLIPs: in the package when installed, else in the checkout."""
+    checkout = pathlib.Path(__file__).parents[2]
+    for shelf in (
+        importlib.resources.files("rvis") / "weights" / "clip",
+        checkout / "weights" / "clip",
+    ):
+        if shelf.is_dir():
+            folders = sorted(shelf.iterdir(), key=lambda folder: folder.name)
+            return {f.name: f for f in folders if (f / "card.json").is_file()}
+    return {}
+
+
+def list_clips() -> tuple[str, ...]:
+    """The names of the CLIPs that are shipped.
+
+    Example:
+      >>> from rvis import clip
+      >>> isinstance(clip.list_clips(), tuple)
+      True
+    """
+    return tuple(_shipped())

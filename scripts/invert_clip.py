@@ -1,0 +1,175 @@
+"""Makes pictures of sentences through CLIP's encoders, and has a second CLIP judge them.
+
+Command:  python scripts/invert_clip.py "a small red circle on the left" ["another sentence" …]
+          python scripts/invert_clip.py --test 40 --judge FOLDER
+Time:     seconds a picture with the shipped CLIP; the test, a few minutes on two cores.
+Prints:   each sentence with the cosine of its picture. With `--test`, for as many sentences about
+          held-out pairs of colour and shape, with and without augmentations: how often the judge
+          ranks the right sentence first, and how often the dominant colour at the named place is
+          right, measured on pixels. The folder has the pictures, a sheet and the table.
+A CLIP is a name of `rvis.clip.list_clips()` or a path that `rvis.clip.load` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from rvis import clip, files, plots
+from rvis.clip import scenes
+
+
+def held_out_sentences(count: int, seed: int) -> tuple[list[str], scenes.Facts]:
+    """Different sentences of one shape, its colour and its place, with their facts."""
+    rng = np.random.default_rng(seed)
+    pairs = scenes.HELD_OUT
+    if not 0 < count <= 9 * len(pairs):
+        raise ValueError(f"test: 1 to {9 * len(pairs)} sentences were expected, given {count}")
+    # Every pair as often as any other, each time at another place.
+    places = np.stack([rng.permutation(9) for _ in pairs])
+    chosen = [
+        (pairs[i % len(pairs)], places[i % len(pairs), i // len(pairs)]) for i in range(count)
+    ]
+    sizes = rng.choice((0, 2), count)
+    facts = {
+        "colour": np.asarray([scenes.VALUES["colour"].index(colour) for (colour, _), _ in chosen]),
+        "shape": np.asarray([scenes.VALUES["shape"].index(shape) for (_, shape), _ in chosen]),
+        "position": np.asarray([place for _, place in chosen]),
+        "size": sizes,
+    }
+    texts = [
+        f"a {scenes.VALUES['size'][size]} {colour} {shape} "
+        f"{scenes.POSITIONS[scenes.VALUES['position'][place]][0]}"
+        for ((colour, shape), place), size in zip(chosen, sizes, strict=True)
+    ]
+    return texts, facts
+
+
+def dominant_colours(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The colour that most of each picture's named place is nearest to.
+
+    Every pixel within a sixth of the side of the place's middle votes for the colour of the palette
+    whose hue is nearest, with the weight of its chroma (how far it is from grey).
+
+    Args:
+      images: (n, H, W, 3) in [0, 1].
+      positions: (n,) numbers of places.
+
+    Returns:
+      (n,) numbers of colours.
+    """
+    palette = np.asarray([rgb for rgb, _ in scenes.COLOURS.values()])
+    side = images.shape[1]
+    axis = (np.arange(side) + 0.5) / side
+    found = []
+    for image, place in zip(images, positions, strict=True):
+        middle = 0.5 + 0.28 * (np.asarray(divmod(int(place), 3)) - 1)
+        near = np.hypot(axis[:, None] - middle[0], axis[None] - middle[1]) < 1 / 6
+        pixels = image[near]
+        chroma = pixels.max(1) - pixels.min(1)
+        apart = np.linalg.norm(pixels[:, None] - palette, axis=2)
+        votes = np.zeros(len(palette))
+        np.add.at(votes, apart.argmin(1), chroma)
+        found.append(votes.argmax())
+    return np.asarray(found)
+
+
+def interval(hits: np.ndarray) -> str:
+    """A share with its 95 % interval (Wilson 1927), in per cent."""
+    n, p, z = len(hits), float(np.mean(hits)), 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Makes, judges and draws; the exit status."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("texts", nargs="*", metavar="TEXT")
+    p.add_argument("--clip", nargs="+", default=["scenes"], help="one, or several to average")
+    p.add_argument("--tokenizer", help="a vocabulary, for weights that come without")
+    p.add_argument("--judge", help="a CLIP of another seed")
+    p.add_argument("--test", type=int, metavar="N", help="judge N held-out sentences")
+    p.add_argument("--negative", help="a text to keep away from")
+    p.add_argument("--samples", type=int, default=1)
+    p.add_argument("--steps", type=int, default=240)
+    p.add_argument("--sizes", type=int, nargs="+", help="sides that the picture grows through")
+    p.add_argument("--image", default="fourier", help="fourier or pixel")
+    p.add_argument("--copies", type=int, default=8)
+    p.add_argument("--plain", action="store_true", help="without augmentations")
+    p.add_argument("--tv", type=float, default=0.5)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--out", type=Path, default=Path("out", "clip"))
+    a = p.parse_args(arguments)
+    try:
+        if bool(a.texts) == bool(a.test):
+            raise ValueError("texts: sentences, or --test N, were expected")
+        if a.test and not a.judge:
+            raise ValueError("judge: a CLIP of another seed was expected beside --test")
+        towers = [clip.load(name, tokenizer=a.tokenizer) for name in a.clip]
+        texts, facts = held_out_sentences(a.test, a.seed) if a.test else (a.texts, {})
+        judge = clip.load(a.judge, tokenizer=a.tokenizer) if a.judge else None
+        augmentations = {"with augmentations": clip.Augment(), "without": None}
+        if not a.test:
+            kind = "without" if a.plain else "with augmentations"
+            augmentations = {kind: augmentations[kind]}
+        rows, pictures = [], []
+        for kind, augment in augmentations.items():
+            found = clip.invert(
+                towers,
+                texts,
+                negative=a.negative,
+                samples=a.samples,
+                key=a.seed,
+                sizes=a.sizes,
+                steps=a.steps,
+                image=a.image,
+                copies=a.copies,
+                augment=augment,
+                tv=a.tv,
+                progress=not a.quiet,
+            )
+            found.save(a.out / kind.replace(" ", "_"))
+            # Of several samples the one that the encoder itself likes best.
+            flat = found.images.reshape(len(texts), a.samples, *found.images.shape[-3:])
+            cosines = found.similarities.reshape(len(texts), a.samples)
+            best = flat[np.arange(len(texts)), cosines.argmax(1)]
+            pictures.append(best)
+            row = {"pictures": kind, "cosine": f"{cosines.max(1).mean():.3f}"}
+            if judge is not None:
+                side = judge.config.image_size
+                if best.shape[1] != side:
+                    raise ValueError(f"sizes: {side}, what the judge sees, was expected at the end")
+                seen = clip.encode_image(judge, best) @ clip.encode_text(judge, texts).T
+                first = seen.argmax(1) == np.arange(len(texts))
+                row[f"judge ranks first of {len(texts)}"] = interval(first)
+            if a.test:
+                colours = dominant_colours(best, facts["position"])
+                row["colour right at the place"] = interval(colours == facts["colour"])
+            rows.append(row)
+            if not a.test:
+                for text, cosine in zip(texts, cosines.max(1), strict=True):
+                    print(f"{cosine:.3f}  {text}")
+        lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
+        lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+        table = "\n".join(lines) + "\n"
+        files.write_text(a.out / "table.md", table)
+        sheet = plots.grid(np.stack(pictures, 1), titles=list(augmentations), row_titles=texts)
+        plots.save(sheet, a.out / "sheet.png")
+        print(table + str(a.out / "sheet.png"))
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"{p.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{p.prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Inversion of texts: it climbs, repeats itself, mixes towers, and compiles once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from rvis import clip, core
+from rvis.clip.invert import _stages
+from rvis.optimizers import adam
+
+TINY = clip.Config(
+    image_size=12, patch=4, width=8, layers=1, heads=2, text_width=8, text_layers=1, text_heads=2,
+    context=6, vocabulary=3, projection=5,
+)  # fmt: skip
+WORDS = ("a", "red", "blue", "circle", "square")
+TEXTS = ["a red circle", "a blue square", "red"]
+ONE = clip.untrained(TINY, words=WORDS)
+QUICK = {"sizes": 12, "steps": 24, "copies": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def three():
+    return clip.invert(ONE, TEXTS, **QUICK)
+
+
+def test_pictures_come_nearer_to_their_texts(three):
+    assert three.images.shape == (3, 12, 12, 3) and three.scores.shape == (3, 24)
+    assert three.labels.tolist() == TEXTS
+    assert 0 <= three.images.min() and three.images.max() <= 1
+    grey = np.full((1, 12, 12, 3), 0.5, np.float32)
+    before = (clip.encode_image(ONE, grey) @ clip.encode_text(ONE, TEXTS).T)[0]
+    assert (three.similarities > before).all()
+
+
+def test_similarities_are_those_of_the_pictures(three):
+    seen = clip.encode_image(ONE, three.images) @ clip.encode_text(ONE, TEXTS).T
+    np.testing.assert_allclose(three.similarities, seen.diagonal(), atol=1e-5)
+
+
+def test_a_text_is_the_same_alone_and_in_any_batch(three):
+    alone = clip.invert(ONE, TEXTS[1], **QUICK)
+    np.testing.assert_array_equal(alone.images, three.images[1])
+    assert alone.images.shape == (12, 12, 3) and alone.similarities.shape == ()
+    swapped = clip.invert(ONE, TEXTS[::-1], chunk=4, **QUICK)
+    np.testing.assert_array_equal(swapped.images[::-1], three.images)
+
+
+def test_a_picture_grows_through_sizes():
+    found = clip.invert(ONE, TEXTS[0], **{**QUICK, "sizes": None, "steps": 8})
+    assert found.config["sizes"] == [4, 8, 12] and found.images.shape == (12, 12, 3)
+    assert found.scores.shape == (8,)
+    assert _stages((4, 8, 12), 12, False, 340) == [(4, 90), (8, 90), (12, 160)]
+    assert _stages(None, 12, True, 7) == [(12, 7)]
+
+
+def test_samples_differ_and_the_first_is_the_only_one(three):
+    pair = clip.invert(ONE, TEXTS[:2], samples=2, **QUICK)
+    assert pair.images.shape == (2, 2, 12, 12, 3) and pair.labels.shape == (2, 2)
+    np.testing.assert_array_equal(pair.images[:, 0], three.images[:2])
+    assert np.abs(pair.images[:, 0] - pair.images[:, 1]).max() > 0.01
+    other = clip.invert(ONE, TEXTS[0], key=1, **QUICK)
+    assert np.abs(other.images - three.images[0]).max() > 0.01
+
+
+def test_other_texts_weights_and_towers_of_a_kind_trace_nothing_anew(three):
+    before = core.run._cache_size()
+    clip.invert(ONE, ["blue", "a circle"], tv=0.1, key=3, **QUICK)
+    clip.invert(clip.untrained(TINY, words=WORDS, key=2), "square", **QUICK)
+    assert core.run._cache_size() == before
+
+
+def test_a_negative_text_is_kept_away_from(three):
+    found = clip.invert(ONE, TEXTS[0], negative="blue", negative_weight=2.0, **QUICK)
+    blue = clip.encode_text(ONE, "blue")
+    ours, plain = (clip.encode_image(ONE, x) @ blue for x in (found.images, three.images[0]))
+    assert ours.item() < plain.item()
+
+
+def test_without_augmentation_the_score_is_the_cosine():
+    found = clip.invert(ONE, TEXTS[:2], augment=None, tv=0.0, sizes=12, steps=8, progress=False)
+    again = clip.invert(ONE, TEXTS[:2], augment=None, tv=0.0, sizes=12, steps=9, progress=False)
+    np.testing.assert_allclose(again.scores[:, 8], found.similarities, atol=1e-5)
+    np.testing.assert_allclose(again.scores[:, :8], found.scores, atol=1e-5)
+    assert (np.diff(found.scores[:, -4:]) > 0).all()
+
+
+def test_a_start_is_kept_where_nothing_moves():
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0.2, 0.8, (12, 12, 3)).astype(np.float32)
+    options = {"steps": 2, "copies": 2, "progress": False}
+    for image in ("pixel", "fourier"):
+        found = clip.invert(ONE, TEXTS[0], start=start, image=image, optimizer=adam(0.0), **options)
+        np.testing.assert_allclose(found.images, start, atol=1e-4)
+
+
+def test_an_ensemble_climbs_for_both():
+    large = clip.untrained(dataclasses.replace(TINY, image_size=16), words=WORDS, key=1)
+    found = clip.invert([ONE, large], TEXTS[0], **{**QUICK, "sizes": 16})
+    assert found.images.shape == (16, 16, 3)
+    small = np.asarray(jax.image.resize(found.images, (12, 12, 3), "linear"))
+    cosines = [
+        (clip.encode_image(one, picture) @ clip.encode_text(one, TEXTS[0])).item()
+        for one, picture in ((ONE, small), (large, found.images))
+    ]
+    np.testing.assert_allclose(found.similarities, np.mean(cosines), atol=1e-4)
+    assert found.scores[-4:].mean() > found.scores[:4].mean()
+
+
+def test_copies_that_do_not_differ_are_as_good_as_one():
+    still = clip.Augment(0, 0, (1, 1), 1, 0, 0)
+    options = {"image": "pixel", "sizes": 12, "steps": 4, "progress": False}
+    one = clip.invert(ONE, TEXTS[0], augment=None, **options)
+    three = clip.invert(ONE, TEXTS[0], augment=still, copies=3, **options)
+    np.testing.assert_allclose(one.images, three.images, atol=1e-4)
+
+
+def test_augmentations_hash_by_value():
+    assert hash(clip.Augment(30, colour=1)) == hash(clip.Augment(30.0, colour=1.0))
+
+
+def test_augmented_copies():
+    picture = np.full((12, 12, 3), 0.5, np.float32)
+    key = jax.random.key(0)
+    still = clip.Augment(0, 0, (1, 1), 1, 0, 0)
+    np.testing.assert_allclose(still(key, picture), picture, atol=1e-6)
+    # Grey stays grey wherever it is moved: what is outside is grey too.
+    np.testing.assert_allclose(clip.Augment(colour=0, noise=0)(key, picture), picture, atol=1e-5)
+    coloured = np.asarray(clip.Augment(colour=0.5, noise=0)(key, picture))
+    assert np.ptp(coloured, axis=(0, 1)).max() < 1e-5 and np.ptp(coloured[0, 0]) > 0.01
+    assert abs(np.std(clip.Augment(colour=0, noise=0.2)(key, picture)) - 0.2) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"texts": []}, ValueError, "texts"),
+        ({"texts": "green"}, ValueError, "texts: .*green"),
+        ({"clip": 3}, TypeError, "clips|iterable"),
+        ({"negative": ["a", "red"]}, ValueError, "negative"),
+        ({"negative_weight": -1}, ValueError, "negative_weight"),
+        ({"samples": 0}, ValueError, "samples"),
+        ({"steps": 0}, ValueError, "steps"),
+        ({"copies": 0}, ValueError, "copies"),
+        ({"sizes": ()}, ValueError, "sizes"),
+        ({"sizes": 1}, ValueError, "sizes"),
+        ({"image": "rgba"}, ValueError, "image"),
+        ({"image": "fuorier"}, ValueError, "image: .*'fourier'"),
+        ({"start": np.ones((4, 4, 1), np.float32)}, ValueError, "start"),
+        ({"start": np.ones((3, 4, 4, 3), np.float32)}, ValueError, "start"),
+        ({"augment": True}, TypeError, "augment"),
+        ({"optimizer": 0.1}, TypeError, "optimizer"),
+        ({"tv": -1}, ValueError, "tv"),
+        ({"chunk": 0}, ValueError, "chunk"),
+    ],
+)
+def test_refusals_name_the_argument(arguments, error, says):
+    given = {"clip": ONE, "texts": TEXTS[0], "progress": False} | arguments
+    with pytest.raises(error, match=says):
+        clip.invert(given.pop("clip"), given.pop("texts"), **given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"degrees": 200}, "degrees"), ({"zoom": (1.2, 0.7)}, "zoom"), ({"noise": -1}, "noise")],
+)
+def test_augmentations_refuse_by_name(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        clip.Augment(**arguments)
