@@ -4,9 +4,10 @@ Command:  python scripts/invert_clip.py "a small red circle on the left" ["anoth
           python scripts/invert_clip.py --test 40 --judge FOLDER
 Time:     seconds a picture with the shipped CLIP; the test, a few minutes on two cores.
 Prints:   each sentence with the cosine of its picture. With `--test`, for as many sentences about
-          held-out pairs of colour and shape, with and without augmentations: how often the judge
-          ranks the right sentence first, and how often the dominant colour at the named place is
-          right, measured on pixels. The folder has the pictures, a sheet and the table.
+          held-out combinations of colour, shape and place, with and without augmentations: how
+          often the judge ranks the right sentence first, and how often the dominant colour at the
+          named place is right, measured on pixels. The folder has the pictures, a sheet and the
+          table.
 A CLIP is a name of `rvis.clip.list_clips()` or a path that `rvis.clip.load` reads.
 """
 
@@ -26,25 +27,18 @@ from rvis.clip import scenes
 def held_out_sentences(count: int, seed: int) -> tuple[list[str], scenes.Facts]:
     """Different sentences of one shape, its colour and its place, with their facts."""
     rng = np.random.default_rng(seed)
-    pairs = scenes.HELD_OUT
-    if not 0 < count <= 9 * len(pairs):
-        raise ValueError(f"test: 1 to {9 * len(pairs)} sentences were expected, given {count}")
-    # Every pair as often as any other, each time at another place.
-    places = np.stack([rng.permutation(9) for _ in pairs])
-    chosen = [
-        (pairs[i % len(pairs)], places[i % len(pairs), i // len(pairs)]) for i in range(count)
-    ]
+    every = scenes.HELD_OUT
+    if not 0 < count <= len(every):
+        raise ValueError(f"test: 1 to {len(every)} sentences were expected, given {count}")
+    chosen = [every[i] for i in rng.permutation(len(every))[:count]]
     sizes = rng.choice((0, 2), count)
     facts = {
-        "colour": np.asarray([scenes.VALUES["colour"].index(colour) for (colour, _), _ in chosen]),
-        "shape": np.asarray([scenes.VALUES["shape"].index(shape) for (_, shape), _ in chosen]),
-        "position": np.asarray([place for _, place in chosen]),
-        "size": sizes,
+        fact: np.asarray([scenes.VALUES[fact].index(values[i]) for values in chosen])
+        for i, fact in enumerate(("colour", "shape", "position"))
     }
     texts = [
-        f"a {scenes.VALUES['size'][size]} {colour} {shape} "
-        f"{scenes.POSITIONS[scenes.VALUES['position'][place]][0]}"
-        for ((colour, shape), place), size in zip(chosen, sizes, strict=True)
+        f"a {scenes.VALUES['size'][size]} {colour} {shape} {scenes.POSITIONS[place][0]}"
+        for (colour, shape, place), size in zip(chosen, sizes, strict=True)
     ]
     return texts, facts
 

@@ -5,7 +5,7 @@ Command:  python scripts/train_clip.py --out weights/clip/scenes
 Time:     see `minutes` in the card of the shipped one; within an hour on two cores. Ctrl-C is safe:
           the same command goes on from the last checkpoint.
 Prints:   a line of figures every few hundred steps, then a table of zero-shot accuracies on scenes
-          with held-out pairs of colour and shape, and on others.
+          with held-out combinations of colour, shape and place, and on others.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     print(
-        "\n| zero-shot accuracy | held-out pairs | others |\n|---|---|---|\n"
+        "\n| zero-shot accuracy | held-out combinations | others |\n|---|---|---|\n"
         + "\n".join(f"| {fact} | {held_out[fact]:.1%} | {others[fact]:.1%} |" for fact in held_out)
     )
     about = {
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         "recipe": describe(recipe),
         "minutes": round(minutes, 1),
         "device": str(jax.devices()[0]),
-        "held_out": [" ".join(pair) for pair in scenes.HELD_OUT],
+        "held_out": [" ".join(values) for values in scenes.HELD_OUT],
         "test_scenes": a.tested,
         "zero_shot": {"held_out": held_out, "others": others},
     }

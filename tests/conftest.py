@@ -11,7 +11,17 @@ import pytest
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
-def pytest_configure() -> None:
+class Forgetful:
+    """Drops what one file compiled before the next: XLA maps memory for every program, and Linux
+    allows a process 65,530 maps, past which it crashes."""
+
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        if nextitem is None or nextitem.path != item.path:
+            jax.clear_caches()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Forgetful())
     # A cold run compiles more than it computes, and LLVM's optimizations are half of that.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()

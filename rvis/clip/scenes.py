@@ -1,7 +1,8 @@
 """Endless scenes of coloured shapes with captions: what a small CLIP can learn from.
 
 A scene is one, two or three shapes of a kind on a plain ground. Its caption tells some of the
-facts, in words that vary. Some pairs of colour and shape are held out, to be seen in tests alone.
+facts, in words that vary. Some combinations of colour, shape and place are held out, to be seen in
+tests alone.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ COLOURS: Mapping[str, tuple[tuple[float, float, float], tuple[str, ...]]] = {
 """The colours: RGB in [0, 1], and their names."""
 
 SIZES: Mapping[str, tuple[float, tuple[str, ...]]] = {
-    "small": (0.10, ("small", "little", "tiny")),
-    "medium": (0.15, ("medium",)),
-    "large": (0.205, ("large", "big", "huge")),
+    "small": (0.11, ("small", "little", "tiny")),
+    "medium": (0.155, ("medium",)),
+    "large": (0.21, ("large", "big", "huge")),
 }
 """The sizes: the radius as a share of the image's side, and their names."""
 
@@ -73,17 +74,16 @@ COUNTS = ("one", "two", "three")
 _ANY = ("shape", "shapes"), ("object", "objects"), ("thing", "things")
 _GROUND = "on a {} background", "on {}", "against a {} background"
 
-HELD_OUT: tuple[tuple[str, str], ...] = (
-    ("red", "circle"),
-    ("orange", "star"),
-    ("yellow", "cross"),
-    ("green", "square"),
-    ("cyan", "ring"),
-    ("blue", "triangle"),
-    ("purple", "circle"),
-    ("pink", "star"),
+HELD_OUT: tuple[tuple[str, str, str], ...] = tuple(
+    (colour, shape, tuple(POSITIONS)[(4 * i + 2 * j) % len(POSITIONS)])
+    for i, colour in enumerate(COLOURS)
+    for j, shape in enumerate(SHAPES)
 )
-"""Pairs of colour and shape that no training scene has."""
+"""Combinations of colour, shape and place that no training scene has.
+
+Every pair of colour and shape is kept from one place, another for each colour of a shape and each
+shape of a colour, so that no pair of two facts tells anything of the third.
+"""
 
 VALUES: Mapping[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
@@ -227,46 +227,53 @@ def draw_facts(rng: np.random.Generator, count: int, *, held_out: bool | None = 
     Args:
       rng: the generator to draw from.
       count: how many scenes.
-      held_out: True for held-out pairs of colour and shape alone, False for all others, None for
-        any pair.
+      held_out: True for held-out combinations alone, False for all others, None for any.
 
     Example:
       >>> import numpy as np
       >>> from rvis.clip import scenes
       >>> facts = scenes.draw_facts(np.random.default_rng(0), 100, held_out=True)
-      >>> scenes.pairs(facts) <= set(scenes.HELD_OUT)
+      >>> scenes.combinations(facts) <= set(scenes.HELD_OUT)
       True
     """
     every = [
-        pair
-        for pair in itertools.product(COLOURS, SHAPES)
-        if held_out is None or (pair in HELD_OUT) == held_out
+        combination
+        for combination in itertools.product(COLOURS, SHAPES, POSITIONS)
+        if held_out is None or (combination in HELD_OUT) == held_out
     ]
     chosen = [every[i] for i in rng.integers(len(every), size=count)]
+    told = {
+        fact: np.asarray([VALUES[fact].index(values[i]) for values in chosen])
+        for i, fact in enumerate(_COMBINED)
+    }
     number = rng.choice(3, size=count, p=(0.7, 0.15, 0.15))
     size = rng.integers(3, size=count)
     return {
-        "colour": np.asarray([VALUES["colour"].index(colour) for colour, _ in chosen]),
-        "shape": np.asarray([VALUES["shape"].index(shape) for _, shape in chosen]),
+        **told,
         # Several shapes are small, or they would not fit.
         "size": np.where(number > 0, 0, size),
-        "position": rng.integers(len(POSITIONS), size=count),
         "count": number,
         "background": rng.integers(len(BACKGROUNDS), size=count),
     }
 
 
-def pairs(facts: Facts) -> set[tuple[str, str]]:
-    """The pairs of colour and shape among some facts.
+_COMBINED = ("colour", "shape", "position")
+
+
+def combinations(facts: Facts) -> set[tuple[str, ...]]:
+    """The combinations of colour, shape and place among some facts.
 
     Example:
       >>> import numpy as np
       >>> from rvis.clip import scenes
-      >>> scenes.pairs({"colour": np.array([0]), "shape": np.array([0])})
-      {('red', 'circle')}
+      >>> scenes.combinations({fact: np.array([0]) for fact in ("colour", "shape", "position")})
+      {('red', 'circle', 'top left')}
     """
-    both = zip(facts["colour"], facts["shape"], strict=True)
-    return {(VALUES["colour"][colour], VALUES["shape"][shape]) for colour, shape in both}
+    rows = zip(*(facts[fact] for fact in _COMBINED), strict=True)
+    return {
+        tuple(VALUES[fact][value] for fact, value in zip(_COMBINED, row, strict=True))
+        for row in rows
+    }
 
 
 def draw(rng: np.random.Generator, facts: Facts, size: int = 48) -> tuple[np.ndarray, np.ndarray]:
@@ -301,7 +308,7 @@ def draw(rng: np.random.Generator, facts: Facts, size: int = 48) -> tuple[np.nda
     angle = rng.uniform(0, 2 * math.pi, (n, 1)) + np.arange(3) * 2 * math.pi / (1 + number[:, None])
     cell = np.stack([facts["position"] // 3, facts["position"] % 3], -1)
     middle = 0.5 + 0.28 * (cell - 1) + rng.uniform(-0.05, 0.05, (n, 2))
-    edge = (spread + 1.1 * radii + 0.5 / size)[:, None]
+    edge = (spread + 1.16 * radii + 0.5 / size)[:, None]
     middle = np.clip(middle, edge, 1 - edge)
     around = np.stack([np.sin(angle), np.cos(angle)], -1) * spread[:, None, None]
     present = np.arange(3) <= number[:, None]

@@ -324,7 +324,7 @@ def zero_shot(
       clip: one whose vocabulary holds that of the scenes.
       count: scenes, drawn from a stream that training never sees.
       seed: of that stream.
-      held_out: scenes of held-out pairs of colour and shape (True), of others (False) or of any.
+      held_out: scenes of held-out combinations (True), of others (False) or of any.
 
     Returns:
       {fact: accuracy in [0, 1]}; that of "size" is of scenes with one shape.
