@@ -3,8 +3,10 @@
 Command:  python scripts/bench.py [GROUP …] [--data CIFAR10] [--rounds 5] [--json FILE]
           python scripts/bench.py step-ratio
           python scripts/bench.py startup
-Time:     a minute or two a row on two cores. The peers come with the `bench` extra; for lucent also
-          `pip install --no-deps torch-lucent kornia==0.4.1`, `pip install decorator ipython`.
+Time:     a minute or two a row on two cores. The peers come with the `bench` extra; for lucent and
+          torchattacks also
+          `pip install --no-deps torch-lucent kornia==0.4.1 torchattacks` (torchvision, which they
+          ask for, is not needed) and `pip install decorator ipython`.
 Prints:   a table a group: the median milliseconds of each side with their quartiles, the ratio, the
           peak memory, the first call with all compilation, and the share of the machine's measured
           rates that rvis reaches. A peer that is not installed is left out, which is said.
