@@ -41,7 +41,14 @@ def _l2() -> optax.GradientTransformation:
 
     def factor(updates: PyTree) -> Array:
         squares = _squares(updates)
-        return jnp.where(squares > 0, jax.lax.rsqrt(jnp.maximum(squares, 1e-37)), 0)
+        # What a saturated network lets through, such as 1e-20, has no squares in float32.
+        sizes = [jnp.abs(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(updates)]
+        largest = jnp.stack([leaf.max(1) for leaf in sizes]).max(0)
+        unit = jnp.where(largest > 0, largest, 1)
+        scaled = jax.lax.rsqrt(_squares([leaf / unit[:, None] for leaf in sizes])) / unit
+        plain = (squares > 1e-30) & (squares < 1e30)
+        scaled = jnp.where(largest > 0, scaled, 0)
+        return jnp.where(plain, jax.lax.rsqrt(jnp.where(plain, squares, 1)), scaled)
 
     return _scaled(factor)
 

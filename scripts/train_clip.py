@@ -1,6 +1,7 @@
 """Trains a small CLIP on generated scenes and writes it with its card.
 
 Command:  python scripts/train_clip.py --out weights/clip/scenes
+          python scripts/train_clip.py --start FOLDER --out weights/clip/scenes
           python scripts/train_clip.py --seed 1 --out FOLDER
 Time:     see `minutes` in the card of the shipped one; within an hour on two cores. Ctrl-C is safe:
           the same command goes on from the last checkpoint.
@@ -31,8 +32,10 @@ def parser() -> argparse.ArgumentParser:
     default = Recipe()
     p.add_argument("--out", type=Path, required=True, help="the CLIP's folder")
     p.add_argument("--seed", type=int, default=0, help="of the weights, the scenes and the noise")
+    p.add_argument("--start", type=Path, metavar="FOLDER", help="a CLIP of scenes to go on from")
     p.add_argument("--steps", type=int, default=default.steps)
     p.add_argument("--batch", type=int, default=default.batch)
+    p.add_argument("--alike", type=int, default=default.alike)
     p.add_argument("--learning-rate", type=float, default=default.learning_rate)
     p.add_argument("--warmup", type=int, default=default.warmup)
     p.add_argument("--weight-decay", type=float, default=default.weight_decay)
@@ -52,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def origin(folder: Path) -> dict[str, object]:
+    """What a card says of the CLIP that training went on from."""
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    told = ("command", "seed", "recipe", "minutes", "sha256", "start")
+    return {name: card[name] for name in told if name in card}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Trains, tests and writes; the exit status."""
     p = parser()
@@ -62,7 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
         config = dataclasses.replace(clip.SMALL, **a.config)
         # Three independent draws of one seed: weights, noise and scenes.
         weights, noise = jax.random.split(jax.random.key(a.seed))
-        start = clip.untrained(config, words=scenes.vocabulary(), key=weights, name=a.out.name)
+        if a.start is None:
+            start = clip.untrained(config, words=scenes.vocabulary(), key=weights, name=a.out.name)
+        elif a.config:
+            raise ValueError("config: that of --start was expected, given another")
+        else:
+            start = dataclasses.replace(clip.load(a.start), name=a.out.name)
         a.out.mkdir(parents=True, exist_ok=True)
         checkpoint = a.out / "checkpoint.npz"
         begun = time.perf_counter()
@@ -96,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         "command": shlex.join(["python", "scripts/train_clip.py", *(arguments or sys.argv[1:])]),
         "seed": a.seed,
         "recipe": describe(recipe),
+        **({} if a.start is None else {"start": origin(a.start)}),
         "minutes": round(minutes, 1),
         "device": str(jax.devices()[0]),
         "held_out": [" ".join(values) for values in scenes.HELD_OUT],

@@ -26,6 +26,10 @@ def spread(seen, scale):
     return scale * seen["a"].std() + seen["d"].max()
 
 
+def unit_of(seen, unit):
+    return seen["a"][..., unit].mean()
+
+
 VALUES = {
     "channel": (o.channel("a", 2), X[..., 2].mean()),
     "channel of a dense layer": (o.channel("d", 4), X[:, 0, 0, 4].mean()),
@@ -62,6 +66,7 @@ VALUES = {
         (LOGITS[0, 0] + X[1, ..., 2].mean()) / 2,
     ),
     "function": (o.function(spread, ("a", "d"), 2.0), 2 * X.std() + X[:, 0, 0].max()),
+    "function of an integer": (o.function(unit_of, "a", 2), X[..., 2].mean()),
     "logit": (o.logit(1), 3.5),
     "probability": (o.probability(1), np.log([np.e / (1 + np.e), np.e**2 / (1 + np.e**2)]).mean()),
     "sum": (o.channel("a", 2) + o.logit(0), X[..., 2].mean() + 2),

@@ -469,6 +469,11 @@ def test_macos_numbers():
             r"images: .*\(4, 4, 3\)",
         ),
         (lambda: transforms.apply((Jitter(1),), None, image(1, 4, 4, 3)), TypeError, "key: .*None"),
+        (
+            lambda: transforms.apply((Jitter(1),), 0, np.zeros((1, 4, 4, 3), np.uint8)),
+            TypeError,
+            "images: float32 .*uint8",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

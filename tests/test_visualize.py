@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import rvis
-from rvis import core, images, objectives, optimizers, regularizers, transforms
+from rvis import core, images, iterates, objectives, optimizers, regularizers, transforms
 from tests import toys
 
 MODEL = toys.pointwise()
@@ -63,6 +63,22 @@ def test_a_unit_has_the_same_bits_alone_and_in_a_batch(options):
         alone = draw(objectives.channel("relu", unit), **options)
         np.testing.assert_array_equal(alone.images, many.images[unit])
         np.testing.assert_array_equal(alone.scores, many.scores[unit])
+
+
+def test_a_direction_has_the_same_bits_alone_and_in_a_batch():
+    width = rvis.layer_shapes(MODEL)["relu"][-1]
+    vectors = np.random.default_rng(0).normal(size=(3, width)).astype(np.float32)
+    many = draw(objectives.direction("relu", vectors))
+    alone = draw(objectives.direction("relu", vectors[2]))
+    np.testing.assert_array_equal(alone.images, many.images[2])
+
+
+def test_a_sum_tells_its_members_apart_by_the_term_that_has_them():
+    width = rvis.layer_shapes(MODEL)["relu"][-1]
+    one = objectives.direction("relu", np.ones(width))
+    result = draw(one + objectives.channel("relu", [1, 1, 2]), steps=1)
+    np.testing.assert_array_equal(result.images[0], result.images[1])
+    assert np.abs(result.images[0] - result.images[2]).max() > 0
 
 
 def test_the_key_decides():
@@ -317,6 +333,12 @@ REFUSED = {
     "optimizer": (LAYER, {"optimizer": "adam"}, TypeError, "optimizer: one of rvis.optimizers"),
     "of optax": (LAYER, {"optimizer": optax.sgd(0.1)}, TypeError, "optimizer: .*from_optax"),
     "best": (LAYER, {"best": 1}, TypeError, "best: True or False"),
+    "maps": (
+        LAYER,
+        {"image": images.Shared(images.Fourier((6, 8, 3))), "maps": [iterates.decay(0.1)]},
+        ValueError,
+        "maps: none were expected",
+    ),
     "snapshots": (LAYER, {"snapshots": (9,)}, ValueError, r"snapshots: 0 to 4 \(steps\)"),
 }
 

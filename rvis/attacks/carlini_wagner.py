@@ -40,7 +40,8 @@ class Tanh:
 
     def encode(self, image: Array) -> Array:
         """w of an image, whose black and white are taken a millionth inside, as by the authors."""
-        return jnp.arctanh((2 * image - 1) * 0.999999)
+        # Images may leave [0, 1] by rounding, where arctanh is NaN.
+        return jnp.arctanh(jnp.clip(2 * image - 1, -1, 1) * 0.999999)
 
 
 @flax.struct.dataclass

@@ -227,7 +227,8 @@ def _rounds(
         if out.any():
             best = _settled(plan.attack, state, request.model, own_problem).best
         if stopping:
-            out |= np.asarray(best.fooled)[busy]
+            # Not the settled one: whether there is one depends on the other lanes.
+            out |= np.asarray(state.best.fooled)[busy]
         leaving = busy[out]
         if leaving.size:
             best = jax.tree.map(np.asarray, best)

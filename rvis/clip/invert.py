@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -174,8 +174,10 @@ def invert(
         samples, not on what else is made in the same call.
       sizes: side in pixels, or the sides that the picture grows through; by default a third, two
         thirds and the whole of the largest tower's, or with `start` the last alone.
-      steps: gradient steps in all: 9 parts of 34 at each size but the last, and the rest there.
-      image: "fourier" or "pixel"; any name of `rvis.images.KINDS` without transparency.
+      steps: gradient steps in all. Each size but the last takes 9 parts for 16 of the last, so that
+        three take 9, 9 and 16 of 34.
+      image: "fourier" or "pixel"; any name of `rvis.images.KINDS` without transparency. With
+        "cppn" it cannot grow: give one size.
       start: an image (H, W, 3) to start from instead of noise, or one for each text.
       copies: how many augmented copies each step sees.
       augment: how they differ; None for the picture itself, once.
@@ -202,9 +204,9 @@ def invert(
     Reference: Kazemi et al. 2024, "What do we learn from inverting CLIP models?", equation 2 and
       section 3; their copies are 13, steps 3400 at 64, 128 and 224 pixels, Adam at .1.
     """
-    towers = (clip,) if isinstance(clip, CLIP) else tuple(clip)
+    towers = _towers(clip)
     model = ensemble(towers)
-    wanted = listed(texts)
+    wanted, sentences = listed(texts), listed(templates, "templates")
     unwanted = _negatives(negative, len(wanted))
     weight = checks.number("negative_weight", negative_weight, low=0)
     checks.count("samples", samples)
@@ -219,6 +221,10 @@ def invert(
     checks.number("tv", tv, low=0)
     checks.choice("image", image, [kind for kind in images.KINDS if kind != "rgba"])
     stages = _stages(sizes, model.input_shape[0], start is not None, steps)
+    if image == "cppn" and len(stages) > 1:
+        raise ValueError(
+            f"sizes: one size was expected for image='cppn', given {[side for side, _ in stages]}"
+        )
     begun = None if start is None else checks.images("start", start, channels=3)
     if begun is not None and begun.shape[0] not in (1, len(wanted)):
         raise ValueError(
@@ -229,9 +235,9 @@ def invert(
     if augment is not None:
         apply = dataclasses.replace(model.apply, copies=copies)  # type: ignore[type-var]
         columns = model.replace(apply=apply)  # type: ignore[attr-defined]
-    objective = _objective(towers, wanted, templates, 1.0 / len(towers))
+    objective = _objective(towers, wanted, sentences, 1.0 / len(towers))
     if unwanted is not None:
-        away = _objective(towers, unwanted, templates, weight / len(towers))
+        away = _objective(towers, unwanted, sentences, weight / len(towers))
         objective = objective - away
     root = as_key(key)
     count = len(wanted) * samples
@@ -293,7 +299,7 @@ def invert(
             texts=wanted,
             negative=unwanted,
             negative_weight=weight,
-            templates=tuple(templates),
+            templates=tuple(sentences),
             samples=samples,
             key=root,
             sizes=[side for side, _ in stages],
@@ -305,15 +311,23 @@ def invert(
             tv=tv,
             optimizer=climbing,
         ),
-        similarities=shaped(_similarities(towers, model, made, labels, templates)),
+        similarities=shaped(_similarities(towers, model, made, labels, sentences)),
     )
+
+
+def _towers(given: CLIP | Sequence[CLIP]) -> tuple[CLIP, ...]:
+    several = (given,) if isinstance(given, CLIP) else given
+    good = isinstance(several, Sequence) and all(isinstance(clip, CLIP) for clip in several)
+    if not good or not several:
+        raise TypeError(f"clip: a CLIP or several were expected, given {given!r}")
+    return tuple(several)
 
 
 def _negatives(given: str | Sequence[str] | None, count: int) -> list[str] | None:
     if given is None:
         return None
-    several = [given] * count if isinstance(given, str) else list(given)
-    if len(several) != count or not all(isinstance(text, str) for text in several):
+    several = [given] * count if isinstance(given, str) else listed(given, "negative")
+    if len(several) != count:
         raise ValueError(
             f"negative: a text, or one for each of {count} texts was expected, given {given!r}"
         )
@@ -326,7 +340,7 @@ def _stages(
     """(side, steps) of each resolution."""
     if sizes is None:
         sizes = (side,) if started else (side // 3, 2 * side // 3, side)
-    several = (sizes,) if isinstance(sizes, (int, np.integer)) else tuple(sizes)
+    several = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if not several:
         raise ValueError("sizes: at least one side was expected, given none")
     sides = [checks.count("sizes", size, low=2) for size in several]

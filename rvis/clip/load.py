@@ -253,6 +253,9 @@ def _hugging_face(path: pathlib.Path, state: Mapping[str, np.ndarray]) -> Config
     """What a `CLIPModel`'s config.json adds to the sizes that its weights show."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
+        # What is left out is as in OpenAI's, but another network's file says nothing of this one.
+        if about.get("model_type") != "clip" and "vision_config" not in about:
+            raise ValueError(f"no model_type 'clip' among {list(about)[:10]}")
         vision, text = about.get("vision_config") or {}, about.get("text_config") or {}
         activation = vision.get("hidden_act", "quick_gelu")
         heads = vision.get("num_attention_heads"), text.get("num_attention_heads")
@@ -454,7 +457,10 @@ def _from_folder(folder: Traversable, name: str) -> CLIP:
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         fields = {**card["config"], "stem": tuple(card["config"]["stem"])}
-        config, words, digest = Config(**fields), tuple(card["words"]), card["sha256"]
+        config, digest = Config(**fields), card["sha256"]
+        tokenizer = Words(tuple(card["words"]), config.context)
+        if tokenizer.size != config.vocabulary:
+            raise ValueError(f"{tokenizer.size} tokens for a vocabulary of {config.vocabulary}")
         mean, std = tuple(card["mean"]), tuple(card["std"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path: the card of a CLIP was expected at {file} ({error})") from error
@@ -465,7 +471,7 @@ def _from_folder(folder: Traversable, name: str) -> CLIP:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(f"path: {weights} is not the file that its card describes")
     state = convert.parse_safetensors(data, str(weights))
-    return _from_state(state, config, Words(words, config.context), mean, std, name)
+    return _from_state(state, config, tokenizer, mean, std, name)
 
 
 def _shipped() -> dict[str, Traversable]:

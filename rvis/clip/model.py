@@ -14,7 +14,7 @@ import numpy as np
 from rvis import checks
 from rvis.clip.tokenizer import Tokenizer, listed
 from rvis.clip.towers import Config, TextTower
-from rvis.objectives.base import Activations, Objective, kind_field
+from rvis.objectives.base import Activations, Objective, digests, kind_field
 from rvis.objectives.vectors import refuse_nan
 from rvis.types import Apply, Array, ArrayLike, Model, PyTree, Relu, Tap, identity
 
@@ -126,7 +126,7 @@ def encode_text(
         raise ValueError(
             f"clip: {clip.name} knows no vocabulary; load it with tokenizer=PATH of one"
         )
-    several, sentences = listed(texts), listed(templates)
+    several, sentences = listed(texts), listed(templates, "templates")
     for sentence in sentences:
         if "{}" not in sentence:
             raise ValueError(f"templates: a place {{}} for the text was expected in {sentence!r}")
@@ -210,6 +210,9 @@ class Similarity(Objective):
     kind: str = kind_field("Similarity")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"vector": 1}
+
+    def identities(self) -> np.ndarray:
+        return digests(self.vector, 1)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -221,13 +221,22 @@ def agreement(told: Mapping[str, np.ndarray], captioned: Facts, seen: Facts) -> 
     return np.logical_and.reduce(parts)
 
 
-def draw_facts(rng: np.random.Generator, count: int, *, held_out: bool | None = False) -> Facts:
+def draw_facts(
+    rng: np.random.Generator, count: int, *, held_out: bool | None = False, alike: int = 1
+) -> Facts:
     """The facts of some scenes, drawn at random.
 
     Args:
       rng: the generator to draw from.
       count: how many scenes.
       held_out: True for held-out combinations alone, False for all others, None for any.
+      alike: scenes come in groups of so many, 1 to 5, that differ in shape alone, or in colour or
+        place alone (half, a quarter and a quarter of the groups). Of scenes that differ in
+        everything a network learns the easiest difference; here it is left no other. Held-out
+        combinations have no such groups.
+
+    Raises:
+      ValueError: naming `alike`.
 
     Example:
       >>> import numpy as np
@@ -241,23 +250,49 @@ def draw_facts(rng: np.random.Generator, count: int, *, held_out: bool | None = 
         for combination in itertools.product(COLOURS, SHAPES, POSITIONS)
         if held_out is None or (combination in HELD_OUT) == held_out
     ]
-    chosen = [every[i] for i in rng.integers(len(every), size=count)]
+    if checks.count("alike", alike) > _MOST or (alike > 1 and held_out):
+        few = "1" if held_out else f"1 to {_MOST}"
+        raise ValueError(f"alike: {few} was expected, with held_out={held_out}, given {alike}")
+    groups = -(-count // alike)
+    chosen = [every[i] for i in rng.integers(len(every), size=groups)]
+    if alike > 1:
+        rows = zip(chosen, rng.choice(3, size=groups, p=_VARIED), strict=True)
+        some = frozenset(every)
+        chosen = [member for one, fact in rows for member in _varied(rng, some, one, fact, alike)]
     told = {
-        fact: np.asarray([VALUES[fact].index(values[i]) for values in chosen])
+        fact: np.asarray([VALUES[fact].index(values[i]) for values in chosen])[:count]
         for i, fact in enumerate(_COMBINED)
     }
-    number = rng.choice(3, size=count, p=(0.7, 0.15, 0.15))
-    size = rng.integers(3, size=count)
-    return {
-        **told,
+    number = rng.choice(3, size=groups, p=(0.7, 0.15, 0.15))
+    size = rng.integers(3, size=groups)
+    shared = {
         # Several shapes are small, or they would not fit.
         "size": np.where(number > 0, 0, size),
         "count": number,
-        "background": rng.integers(len(BACKGROUNDS), size=count),
+        "background": rng.integers(len(BACKGROUNDS), size=groups),
     }
+    return told | {fact: values.repeat(alike)[:count] for fact, values in shared.items()}
 
 
 _COMBINED = ("colour", "shape", "position")
+_VARIED = (0.25, 0.5, 0.25)
+"""How often a group of scenes that are alike differs in each of them."""
+_MOST = 5
+"""So many shapes there are at least for every colour and place that are not held out."""
+
+
+def _varied(
+    rng: np.random.Generator,
+    every: frozenset[tuple[str, str, str]],
+    one: tuple[str, str, str],
+    fact: int,
+    count: int,
+) -> list[tuple[str, str, str]]:
+    """Some combinations of `every` that differ from `one` in one fact at most, all different."""
+    values = VALUES[_COMBINED[fact]]
+    options = [(*one[:fact], value, *one[fact + 1 :]) for value in values]
+    allowed = [option for option in options if option in every]
+    return [allowed[i] for i in rng.permutation(len(allowed))[:count]]
 
 
 def combinations(facts: Facts) -> set[tuple[str, ...]]:
@@ -394,7 +429,13 @@ _DISTANCES = (_circle, _square, _triangle, _star, _cross, _ring)
 
 
 def generate(
-    count: int, *, seed: int = 0, step: int = 0, size: int = 48, held_out: bool | None = False
+    count: int,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    size: int = 48,
+    held_out: bool | None = False,
+    alike: int = 1,
 ) -> Scenes:
     """Some scenes with captions; the same arguments give the same ones.
 
@@ -404,9 +445,10 @@ def generate(
       step: which part of the stream.
       size: side of the pictures in pixels.
       held_out: see `draw_facts`.
+      alike: see `draw_facts`.
 
     Raises:
-      TypeError, ValueError: naming `count`, `seed`, `step` or `size`.
+      TypeError, ValueError: naming `count`, `seed`, `step`, `size` or `alike`.
 
     Example:
       >>> from rvis.clip import scenes
@@ -419,7 +461,7 @@ def generate(
     checks.count("step", step, low=0)
     # Held-out scenes come from a stream of their own.
     rng = np.random.default_rng((seed, step, int(held_out is not False)))
-    facts = draw_facts(rng, count, held_out=held_out)
+    facts = draw_facts(rng, count, held_out=held_out, alike=alike)
     told = {fact: rng.random(count) < share for fact, share in _TOLD.items()}
     captions = tuple(
         caption(

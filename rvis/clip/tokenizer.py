@@ -97,19 +97,21 @@ def _rows(numbers: Iterable[list[int]], context: int, start: int, end: int) -> n
     return np.asarray([row + [0] * (context - len(row)) for row in rows], np.int32)
 
 
-def listed(texts: str | Sequence[str]) -> list[str]:
+def listed(texts: str | Sequence[str], argument: str = "texts") -> list[str]:
     """One text or several as a list.
 
     Raises:
-      TypeError: naming `texts`, for anything but strings.
+      TypeError: naming the argument, for anything but strings.
       ValueError: naming it, where there is none.
     """
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"{argument}: strings were expected, given {texts!r}")
     several = [texts] if isinstance(texts, str) else list(texts)
     if not several:
-        raise ValueError("texts: at least one text was expected, given none")
+        raise ValueError(f"{argument}: at least one text was expected, given none")
     for text in several:
         if not isinstance(text, str):
-            raise TypeError(f"texts: strings were expected, given {text!r}")
+            raise TypeError(f"{argument}: strings were expected, given {text!r}")
     return several
 
 
@@ -281,11 +283,12 @@ class Words:
     for the end. Punctuation between words is passed over.
 
     Attributes:
-      words: the vocabulary.
+      words: the vocabulary, in lower case.
       context: tokens of a row, start and end included.
 
     Raises:
-      ValueError: naming `words`, where one comes twice, or `context`, below 3.
+      ValueError: naming `words`, where one comes twice or no text can hold it, or `context`, below
+        3.
 
     Example:
       >>> from rvis.clip.tokenizer import Words
@@ -301,6 +304,10 @@ class Words:
         checks.count("context", self.context, low=3)
         if len(set(self.words)) < len(self.words):
             raise ValueError("words: different words were expected, given one twice")
+        for word in self.words:
+            whole = isinstance(word, str) and [*pieces(clean(word))] == [word]
+            if not whole or not word[0].isalnum():
+                raise ValueError(f"words: words in lower case were expected, given {word!r}")
 
     @property
     def size(self) -> int:

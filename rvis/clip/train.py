@@ -31,9 +31,10 @@ class Recipe:
     Attributes:
       steps: optimizer steps.
       batch: scenes a step.
+      alike: scenes that differ in one fact alone, see `scenes.draw_facts`.
       learning_rate: the highest of AdamW's, reached after `warmup` steps; then a cosine to zero.
       warmup: steps.
-      weight_decay: on kernels alone.
+      weight_decay: on matrices, tables of embeddings among them; not on biases, norms or the scale.
       text_rate: the text tower's share of the learning rate. Were it to learn as fast as the image
         tower, it would unlearn the words for what pictures do not tell it yet.
       noise: each image gets Gaussian noise of a standard deviation drawn from 0 to this. What a
@@ -48,16 +49,17 @@ class Recipe:
 
     steps: int = 5000
     batch: int = 64
+    alike: int = 4
     learning_rate: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.05
     text_rate: float = 0.1
-    noise: float = 0.2
+    noise: float = 0.1
     colour: float = 0.05
     shift: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
+        for name in ("steps", "batch", "alike"):
             checks.count(name, getattr(self, name))
         for name in ("warmup", "shift"):
             checks.count(name, getattr(self, name), low=0)
@@ -227,7 +229,12 @@ def train(
     """
     if clip.tokenizer is None:
         raise ValueError("clip: one with a vocabulary was expected; see `untrained(words=…)`")
-    clip.tokenizer([" ".join(scenes.vocabulary())])
+    try:
+        clip.tokenizer([" ".join(scenes.vocabulary())])
+    except ValueError as error:
+        raise ValueError(
+            f"clip: one that knows the words of scenes was expected ({error})"
+        ) from error
     checks.count("every", every)
     root = as_key(key)
     variables = {
@@ -263,7 +270,9 @@ def train(
     clock = time.perf_counter()
     with bar:
         for step in range(done, recipe.steps):
-            some = scenes.generate(recipe.batch, seed=seed, step=step, size=size)
+            some = scenes.generate(
+                recipe.batch, seed=seed, step=step, size=size, alike=recipe.alike
+            )
             state, figure = _update(
                 state,
                 blank,

@@ -108,7 +108,9 @@ class Fourier:
         if self._coloured:
             planes = mixed(planes, statistics.get(self.statistics).inverse)
         spectrum = jnp.fft.rfft2(4 * planes)
-        return jnp.moveaxis(jnp.stack([spectrum.real, spectrum.imag]), 1, -1) / self._scale()
+        parts, scale = jnp.moveaxis(jnp.stack([spectrum.real, spectrum.imag]), 1, -1), self._scale()
+        # Frequencies that the statistics do not have cannot be written down.
+        return jnp.where(scale > 0, parts / jnp.where(scale > 0, scale, 1), 0)
 
     def _scale(self) -> Array:
         height, width, _ = self.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -116,6 +117,16 @@ class Objective:
         return self * -1.0
 
 
+def digests(values: ArrayLike, rank: int) -> np.ndarray:
+    """A number for each member's values (the last `rank` axes): equal values have equal numbers."""
+    array = np.asarray(values, np.float32)
+    batch = array.shape[: array.ndim - rank]
+    found = [
+        zlib.crc32(member.tobytes()) for member in array.reshape(-1, *array.shape[len(batch) :])
+    ]
+    return np.asarray(found, np.uint32).reshape(batch)
+
+
 def kind_field(name: str) -> Any:
     """A static field that tells classes apart.
 
@@ -143,8 +154,9 @@ class Combined(Objective):
         _ = self.batch_shape
 
     def identities(self) -> np.ndarray | None:
-        found = (term.identities() for term in self.terms)
-        return next((i for i in found if i is not None), None)
+        found = [numbers for term in self.terms if (numbers := term.identities()) is not None]
+        # Those of a term with a member each tell apart what those of a single one do not.
+        return max(found, key=np.ndim, default=None)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -244,7 +244,8 @@ def function(
       call: `call({layer: (n, ...)}, *arguments) -> scalar`, to be maximised; traceable. Compiled
         programs are shared by the function object, so define it once, at module level.
       layers: the layers it reads.
-      *arguments: pytrees of numbers that are traced, so that changing them compiles nothing.
+      *arguments: pytrees of numbers that are traced, so that changing them compiles nothing;
+        integers remain integers.
 
     Raises:
       TypeError: naming `call`, if it cannot be called.
@@ -260,8 +261,12 @@ def function(
     if not callable(call):
         raise TypeError(f"call: a function of activations was expected, given {call!r}")
     names = (layers,) if isinstance(layers, str) else tuple(layers)
-    leaves = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), arguments)
-    return Function(call, names, leaves)
+    return Function(call, names, jax.tree.map(_traced, arguments))
+
+
+def _traced(leaf: ArrayLike) -> Array:
+    exact = not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    return jnp.asarray(leaf, jnp.result_type(leaf if exact else float))
 
 
 def gram_cosine(activations: ArrayLike) -> Array:

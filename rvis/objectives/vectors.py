@@ -17,6 +17,7 @@ from rvis.objectives.base import (
     as_position,
     at,
     check_position,
+    digests,
     kind_field,
 )
 from rvis.types import Array, ArrayLike, Units
@@ -100,6 +101,9 @@ class Direction(OfLayer):
 
     event_ranks: ClassVar[Mapping[str, int]] = {"vector": 1, "cosine_power": 0, "position": 1}
 
+    def identities(self) -> np.ndarray:
+        return digests(self.vector, 1)
+
     def __call__(self, activations: Activations) -> Array:
         x = activations[self.layer]
         if self.position is not None:
@@ -173,6 +177,9 @@ class TensorDirection(OfLayer):
     kind: str = kind_field("TensorDirection")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"tensor": 3, "cosine_power": 0, "position": 1}
+
+    def identities(self) -> np.ndarray:
+        return digests(self.tensor, 3)
 
     def __call__(self, activations: Activations) -> Array:
         x = activations[self.layer]

@@ -48,7 +48,6 @@ def apply(
       key: a typed key or an int seed. Image i draws for place t of the chain from
         fold_in(fold_in(key, i), t).
       images: (n, H, W, C) in [0, 1], float32; may be traced.
-
       step: of the ascent, from 0, for what changes with it.
 
     Returns:
@@ -56,7 +55,8 @@ def apply(
       an image, whatever the `count` of a `RandomCrop`.
 
     Raises:
-      TypeError: naming `transforms`, for anything but transforms in a sequence, or `key`.
+      TypeError: naming `transforms`, for anything but transforms in a sequence, `key`, or `images`,
+        for integers.
       ValueError: naming `transforms`, for a second `Pad` or `RandomCrop`, or a `Crop` of more than
         was padded; naming `images`, for another rank.
 
@@ -75,6 +75,9 @@ def apply(
     fill = _fill(chain)
     if jnp.ndim(images) != 4:
         raise ValueError(f"images: (n, H, W, C) was expected, given shape {jnp.shape(images)}")
+    if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
+        given = jnp.result_type(images)
+        raise TypeError(f"images: float32 in [0, 1] was expected, given dtype {given}")
     if not chain:
         return images
     fold = jax.vmap(partial(jax.random.fold_in, as_key(key)))

@@ -115,6 +115,11 @@ def make_plan(
         if checks.count("snapshots", step, low=0) > steps:
             raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
     spec = _image(model, image, _pair(model, layers, size))
+    if maps and hasattr(spec, "together"):
+        raise ValueError(
+            "maps: none were expected for pictures with a common part, which what is done to each "
+            f"would undo, given {maps}"
+        )
     algorithm = core.Ascent(
         image=spec,
         optimizer=_default(spec) if optimizer is None else _optimizer(optimizer),

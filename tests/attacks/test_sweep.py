@@ -13,6 +13,8 @@ import pytest
 
 from rvis import attacks, core
 from rvis.attacks import pursuit
+from rvis.attacks.gradient import plan_projected
+from rvis.attacks.result import prepare
 from rvis.attacks.square import _pattern, _shift, _tiles, share
 from tests import toys
 from tests.attacks import small
@@ -69,6 +71,22 @@ def test_a_curve_agrees_with_attacks_one_by_one():
     for eps, accuracy in zip(epsilons, curve.accuracies, strict=True):
         single = attacks.bim(model, images, labels, eps=eps, steps=10, progress=False)
         assert accuracy == pytest.approx(single.accuracy, abs=1e-6)
+
+
+def test_what_an_image_tells_does_not_depend_on_the_other_lanes():
+    images, labels = small.images(40)
+    request = prepare(small.network(), images, labels, norm="linf", eps=0.06)
+
+    def run(some):
+        plan = plan_projected(some, steps=10, step_size=0.008, drawn=False).stopping()
+        return pursuit.pursue(plan, some, progress=False)
+
+    # It begins when others have been running for half their steps, and is fooled as they end.
+    late = np.array([14])
+    whole, alone = run(request), run(request.rows(late))
+    assert alone.since == 5
+    for one, all_ in zip(alone, whole, strict=True):
+        np.testing.assert_array_equal(one, all_[late])
 
 
 def test_all_radii_share_one_program(monkeypatch):

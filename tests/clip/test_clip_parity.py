@@ -47,7 +47,7 @@ def image_side(golden, towers):
     text = jnp.asarray(golden["text_embeds"][0] * math.exp(golden["logit_scale"]))
     wanted = {f"vision_model.encoder.layers.{block - 1}": block for block in BLOCKS}
 
-    def forward(images):
+    def forward(images, params):
         out, state = tower.apply(
             params,
             images,
@@ -61,7 +61,7 @@ def image_side(golden, towers):
 
     with jax.default_matmul_precision("highest"):
         step = jax.jit(jax.value_and_grad(forward, has_aux=True))
-        (_, (unit, hidden)), gradient = step(jnp.asarray(seeded.images()))
+        (_, (unit, hidden)), gradient = step(jnp.asarray(seeded.images()), params)
     return np.asarray(unit), jax.tree.map(np.asarray, hidden), np.asarray(gradient)
 
 

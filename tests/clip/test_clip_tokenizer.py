@@ -88,6 +88,8 @@ def test_words():
         (lambda: clip.Words(("a",), 6)([]), ValueError, "texts: at least one"),
         (lambda: clip.Words(("a",), 6)([3]), TypeError, "texts: strings.*3"),
         (lambda: clip.Words(("a", "a"), 6), ValueError, "words"),
+        (lambda: clip.Words(("a", "Red"), 6), ValueError, "words: .*'Red'"),
+        (lambda: clip.Words(("a", "t-shirt"), 6), ValueError, "words: .*'t-shirt'"),
         (lambda: clip.Words(("a",), 2), ValueError, "context"),
         (lambda: clip.byte_pairs({"a": 0}, [], context=2), ValueError, "context"),
         (lambda: clip.byte_pairs({"a": 9, tokenizer.END: 1}, []), ValueError, "vocabulary"),

@@ -110,9 +110,11 @@ def test_a_hugging_face_folder_tells_its_activation_and_heads(tiny, tmp_path):
     loaded = clip.load(tmp_path, **PLAIN)
     assert loaded.config == tiny.config
     same(loaded, tiny)
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="path: a CLIPModel's configuration"):
-        clip.load(tmp_path)
+    # Another network's tells nothing of the activation.
+    for content in ("[]", json.dumps({"hidden_act": "gelu", "model_type": "vit"})):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match="path: a CLIPModel's configuration"):
+            clip.load(tmp_path)
 
 
 def test_a_folder_of_ours(tiny, tmp_path):
@@ -121,6 +123,11 @@ def test_a_folder_of_ours(tiny, tmp_path):
     same(loaded, tiny)
     card = json.loads((tmp_path / "mine" / "card.json").read_text())
     assert card["seed"] == 3 and card["words"] == list(WORDS)
+    for words in ([["red"]], list(WORDS[1:])):
+        (tmp_path / "mine" / "card.json").write_text(json.dumps({**card, "words": words}))
+        with pytest.raises(ValueError, match="path: the card of a CLIP"):
+            clip.load(tmp_path / "mine")
+    (tmp_path / "mine" / "card.json").write_text(json.dumps(card))
     weights = tmp_path / "mine" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(ValueError, match="path: .* is not the file that its card describes"):
@@ -184,6 +191,8 @@ def test_damaged_and_hostile_files_are_refused(name, content, tmp_path):
         (lambda t: clip.encode_image(t, IMAGES * 255), ValueError, "images.*divide by 255"),
         (lambda t: clip.encode_text(t, "a green circle"), ValueError, "texts: .*'green'"),
         (lambda t: clip.encode_text(t, "red", templates=["a"]), ValueError, "templates"),
+        (lambda t: clip.encode_text(t, "red", templates=()), ValueError, "templates"),
+        (lambda t: clip.encode_text(t, None), TypeError, "texts"),
         (lambda t: clip.encode_tokens(t, np.zeros((1, 5), int)), ValueError, "tokens: .*6"),
         (lambda t: clip.encode_tokens(t, np.full((1, 6), 99)), ValueError, "tokens: 0 to 7"),
         (lambda t: clip.ensemble([t, 3]), TypeError, "clips"),

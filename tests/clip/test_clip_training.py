@@ -20,6 +20,19 @@ TINY = clip.Config(
 SOME = scenes.generate(300, seed=5)
 
 
+@pytest.mark.parametrize("alike", [2, 4, 5])
+def test_scenes_that_are_alike_differ_in_one_fact(alike):
+    facts = scenes.draw_facts(np.random.default_rng(0), 40 * alike, alike=alike)
+    assert not scenes.combinations(facts) & set(scenes.HELD_OUT)
+    groups = {fact: values.reshape(-1, alike) for fact, values in facts.items()}
+    kinds = {fact: [len(set(group)) for group in rows] for fact, rows in groups.items()}
+    for fact in ("size", "count", "background"):
+        assert set(kinds[fact]) == {1}
+    several = np.stack([kinds[fact] for fact in ("colour", "shape", "position")])
+    assert (np.sort(several, 0) == [[1], [1], [alike]]).all()
+    assert 0.3 < (several[1] > 1).mean() < 0.7
+
+
 def test_the_same_arguments_give_the_same_scenes():
     again = scenes.generate(300, seed=5)
     assert again.captions == SOME.captions
@@ -182,13 +195,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(trained, tmp_path):
     ("call", "error", "says"),
     [
         (lambda: train(clip.untrained(TINY), RECIPE), ValueError, "clip"),
-        (lambda: train(clip.untrained(TINY, words=("a",)), RECIPE), ValueError, "texts"),
+        (lambda: train(clip.untrained(TINY, words=("a",)), RECIPE), ValueError, "^clip: "),
         (lambda: train(start(), RECIPE, every=0), ValueError, "every"),
         (lambda: Recipe(steps=0), ValueError, "steps"),
         (lambda: Recipe(noise=2), ValueError, "noise"),
         (lambda: Recipe(shift=0.5), TypeError, "shift"),
         (lambda: scenes.generate(0), ValueError, "count"),
         (lambda: scenes.generate(1, seed=-1), ValueError, "seed"),
+        (lambda: scenes.generate(1, alike=6), ValueError, "alike"),
+        (lambda: scenes.generate(1, alike=2, held_out=True), ValueError, "alike"),
         (lambda: scenes.generate(1, size=8), ValueError, "size"),
     ],
 )

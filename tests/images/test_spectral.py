@@ -91,6 +91,17 @@ def test_black_and_white_are_encoded_at_the_clip():
     np.testing.assert_allclose(back, jnp.clip(image, 1e-3, 1 - 1e-3), atol=1e-6)
 
 
+def test_frequencies_that_the_data_lack_are_left_out():
+    table = np.ones((5, 5, 1), np.float32)
+    table[4] = 0
+    data = Statistics("gap", np.array([0.5]), np.eye(1), table)
+    fourier = Fourier((8, 8, 1), decay=None, statistics=data)
+    stripes = jnp.full((8, 8, 1), 0.4).at[::2].set(0.6)
+    position = encode(fourier, stripes)
+    assert np.isfinite(position).all()
+    np.testing.assert_allclose(decode(fourier, position), 0.5, atol=1e-6)
+
+
 def test_fourier_starts_with_its_sd():
     start = Fourier((64, 64, 3), sd=0.02).init(0)
     np.testing.assert_allclose([start.mean(), start.std()], [0, 0.02], atol=1e-3)
