@@ -199,7 +199,9 @@ def load(path: files.PathLike, split: str = "train", *, size: Size | None = None
     raise ValueError(f"path: {_FORMATS} was expected, given {source}{cut}")
 
 
-def read_image(path: files.PathLike, *, size: Size | None = None) -> np.ndarray:
+def read_image(
+    path: files.PathLike, *, size: Size | None = None, longest: int | None = None
+) -> np.ndarray:
     """One picture as models take it: (H, W, 3) float32 RGB in [0, 1].
 
     It is turned upright by its EXIF orientation, put on mid-grey (128/255, about .5) where it is
@@ -209,12 +211,14 @@ def read_image(path: files.PathLike, *, size: Size | None = None) -> np.ndarray:
       path: a file in any format that Pillow reads.
       size: the side, or (height, width), to which it is cut at its centre to that aspect and
         resized (bicubic, antialiased); its own size by default.
+      longest: pixels of its longer side, to which it is resized with nothing cut off, instead.
 
     Raises:
       FileNotFoundError: naming `path`, where there is no file.
-      TypeError: naming `path` or `size`, for a wrong type.
+      TypeError: naming `path`, `size` or `longest`, for a wrong type.
       ValueError: naming `path`, where it is no image, is cut short, or is beyond Pillow's limit
-        (twice `PIL.Image.MAX_IMAGE_PIXELS`); naming `size`, where it is not positive.
+        (twice `PIL.Image.MAX_IMAGE_PIXELS`); naming `size` or `longest`, where it is not positive,
+        or where both are given.
 
     Example:
       >>> import pathlib, tempfile
@@ -229,10 +233,17 @@ def read_image(path: files.PathLike, *, size: Size | None = None) -> np.ndarray:
     """
     source = files.as_path("path", path)
     target = _size(size)
+    if longest is not None:
+        checks.count("longest", longest)
+        if target is not None:
+            raise ValueError(f"longest: None was expected beside size={size}, given {longest}")
     if not source.is_file():
         kind = "a folder is" if source.is_dir() else "there is nothing"
         raise FileNotFoundError(f"path: an image file was expected, {kind} at {source}")
     image = _decode(source.read_bytes(), str(source))
+    if longest is not None:
+        scale = longest / max(image.size)
+        target = max(1, round(image.height * scale)), max(1, round(image.width * scale))
     pixels = np.asarray(_fit(image, target).convert("RGB"))
     return pixels.astype(np.float32) / np.float32(255)
 

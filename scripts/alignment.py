@@ -35,13 +35,6 @@ def edges(images: np.ndarray) -> np.ndarray:
     return np.hypot(rows, columns)
 
 
-def interval(values: np.ndarray, rng: np.random.Generator) -> str:
-    """The mean with its 95 % bootstrap interval."""
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -70,13 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
-    rng = np.random.default_rng(a.seed)
     print(f"| {a.images} images | cosine of image and gradient | rank correlation with edges |")
     print("|---|---|---|")
     for name, *values in zip(a.models, cosines, ranks, strict=True):
-        print(f"| {name} | {' | '.join(interval(v, rng) for v in values)} |")
+        print(f"| {name} | {' | '.join(f'{metrics.mean(v, seed=a.seed):.3f}' for v in values)} |")
     apart = [second - first for first, second in (cosines, ranks)]
-    cells = [interval(values, rng) for values in apart]
+    cells = [f"{metrics.mean(values, seed=a.seed):.3f}" for values in apart]
     print(f"| difference | {' | '.join(cells)} |")
     if a.out is not None:
         some = np.linspace(0, a.images - 1, min(SHOWN, a.images)).astype(int)

@@ -23,12 +23,7 @@ from rvis import films, plots
 
 def picture(path: Path, side: int | None, channels: int) -> np.ndarray:
     """A picture file, its longer side brought to `side` pixels, as the model takes it."""
-    image = rvis.data.read_image(path)
-    if side is not None:
-        height, width = image.shape[:2]
-        scale = side / max(height, width)
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        image = rvis.data.read_image(path, size=size)
+    image = rvis.data.read_image(path, longest=side)
     return image if channels == 3 else image.mean(-1, keepdims=True)
 
 

@@ -14,13 +14,12 @@ A CLIP is a name of `rvis.clip.list_clips()` or a path that `rvis.clip.load` rea
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from rvis import clip, files, plots
+from rvis import clip, files, metrics, plots
 from rvis.clip import scenes
 
 
@@ -70,14 +69,6 @@ def dominant_colours(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
         np.add.at(votes, apart.argmin(1), chroma)
         found.append(votes.argmax())
     return np.asarray(found)
-
-
-def interval(hits: np.ndarray) -> str:
-    """A share with its 95 % interval (Wilson 1927), in per cent."""
-    n, p, z = len(hits), float(np.mean(hits)), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -141,10 +132,12 @@ def main(arguments: list[str] | None = None) -> int:
                     raise ValueError(f"sizes: {side}, what the judge sees, was expected at the end")
                 seen = clip.encode_image(judge, best) @ clip.encode_text(judge, texts).T
                 first = seen.argmax(1) == np.arange(len(texts))
-                row[f"judge ranks first of {len(texts)}"] = interval(first)
+                row[f"judge ranks first of {len(texts)}"] = f"{metrics.share(first):.1%}"
             if a.test:
                 colours = dominant_colours(best, facts["position"])
-                row["colour right at the place"] = interval(colours == facts["colour"])
+                row["colour right at the place"] = (
+                    f"{metrics.share(colours == facts['colour']):.1%}"
+                )
             rows.append(row)
             if not a.test:
                 for text, cosine in zip(texts, cosines.max(1), strict=True):

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import rvis
-from rvis import codes, files, objectives, optimizers, plots
+from rvis import codes, files, metrics, objectives, optimizers, plots
 from rvis.match import Matching, interpolate, match
 
 _SHOWN = 8
@@ -66,14 +66,6 @@ def measured(
         "SSIM to x2 less that of x1": to_target["ssim"] - unlike,
         **seen,
     }
-
-
-def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """The mean and its 95 % bootstrap interval."""
-    own = np.asarray(values, np.float64)
-    means = own[rng.integers(0, len(own), (2000, len(own)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(own.mean()), float(low), float(high)
 
 
 def units(model: rvis.Model, layer: str, photo: np.ndarray, a: argparse.Namespace) -> Any:
@@ -133,7 +125,6 @@ def main(arguments: list[str] | None = None) -> int:
         options = {"steps": a.steps, "step_size": a.step_size, "eps": a.eps}
         options["progress"] = not a.quiet
         table: dict[str, dict[str, np.ndarray]] = {}
-        rng = np.random.default_rng(a.seed)
         for model in models:
             state = a.out / f"state_{model.name}"
             found = match(
@@ -149,8 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
             table[model.name] = measured(found, labels, judge)
             print(f"{model.name}, {found.layer}, {len(first)} pairs")
             for name, values in table[model.name].items():
-                mean, low, high = interval(values, rng)
-                print(f"  {name:<28} {mean:8.3f} [{low:.3f}, {high:.3f}]")
+                print(f"  {name:<28} {metrics.mean(values, seed=a.seed):.3f}")
             shown = np.stack([first, found.images, second], 1)[:_SHOWN]
             titles = ["x1", "x'", "x2"]
             plots.save(plots.grid(shown, titles=titles), a.out / f"{model.name}_pairs.png")
@@ -168,8 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{models[1].name} less {models[0].name}, pair by pair")
             for name in one:
                 gap = np.asarray(other[name], np.float64) - np.asarray(one[name], np.float64)
-                mean, low, high = interval(gap, rng)
-                print(f"  {name:<28} {mean:+8.3f} [{low:+.3f}, {high:+.3f}]")
+                print(f"  {name:<28} {metrics.mean(gap, seed=a.seed):+.3f}")
         files.write_json(
             a.out / "match.json",
             {"pairs": table, "arguments": {k: str(v) for k, v in vars(a).items()}},

@@ -31,11 +31,7 @@ from rvis.style.layers import defaults
 
 def picture(path: Path, side: int | None, channels: int) -> np.ndarray:
     """A picture file, its longer side brought to `side` pixels, as the model takes it."""
-    image = rvis.data.read_image(path)
-    if side is not None:
-        scale = side / max(image.shape[:2])
-        size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
-        image = rvis.data.read_image(path, size=size)
+    image = rvis.data.read_image(path, longest=side)
     return image if channels == 3 else image.mean(-1, keepdims=True)
 
 

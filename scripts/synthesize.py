@@ -13,7 +13,6 @@ DATA is what `rvis.data.load` reads; the models are names of `rvis.list_models()
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 import rvis
-from rvis import codes, files, plots, synthesis
+from rvis import codes, files, metrics, plots, synthesis
 
 LOOKS = {
     "ship": ("#87b5d9", [("#1f3f66", [(4, 20), (28, 20), (24, 26), (8, 26)], "polygon"),
@@ -57,14 +56,6 @@ def sketches(size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
     return np.stack(drawn), list(LOOKS)
 
 
-def interval(hits: np.ndarray) -> str:
-    """A share with its 95 % interval (Wilson 1927), in per cent."""
-    n, p, z = len(hits), float(np.mean(hits)), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
-
-
 class Court:
     """The judge's verdicts, collected into tables."""
 
@@ -85,7 +76,7 @@ class Court:
         seen = np.concatenate([np.asarray(self.judge(part)).argmax(-1) for part in parts])
         row: dict[str, object] = {
             "pictures": name,
-            "class seen by the judge": interval(seen == labels),
+            "class seen by the judge": f"{metrics.share(seen == labels):.1%}",
         }
         if originals is not None:
             same = np.array_equal(images, originals)

@@ -626,6 +626,21 @@ def test_read_image_resizes(tmp_path: pathlib.Path) -> None:
     assert read(tmp_path, GREY, size=(8, 5)).shape == (8, 5, 3)
 
 
+@pytest.mark.parametrize(("longest", "shape"), [(6, (4, 6, 3)), (3, (2, 3, 3)), (1, (1, 1, 3))])
+def test_the_longest_side_keeps_the_aspect(
+    tmp_path: pathlib.Path, longest: int, shape: tuple[int, ...]
+) -> None:
+    assert read(tmp_path, RED, longest=longest).shape == shape
+
+
+@pytest.mark.parametrize(("options"), [{"longest": 0}, {"longest": 4, "size": 4}])
+def test_an_impossible_longest_side_is_named(
+    tmp_path: pathlib.Path, options: dict[str, int]
+) -> None:
+    with pytest.raises(ValueError, match="longest: "):
+        read(tmp_path, RED, **options)
+
+
 def test_shrinking_is_antialiased(tmp_path: pathlib.Path) -> None:
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
     buffer = io.BytesIO()

@@ -7,12 +7,14 @@ an array or has one in `maps`: any method can be judged.
 from rvis.faithfulness import Faithfulness, faithfulness
 from rvis.likeness import alignment, spearman, structural_similarity
 from rvis.metrics.curves import Curve, deletion, insertion, pixel_flipping
+from rvis.metrics.intervals import Interval, mean, share
 from rvis.metrics.sanity import SanityCheck, modules, randomised, sanity_check
 from rvis.metrics.trust import infidelity, max_sensitivity
 
 __all__ = [
     "Curve",
     "Faithfulness",
+    "Interval",
     "SanityCheck",
     "alignment",
     "deletion",
@@ -20,10 +22,12 @@ __all__ = [
     "infidelity",
     "insertion",
     "max_sensitivity",
+    "mean",
     "modules",
     "pixel_flipping",
     "randomised",
     "sanity_check",
+    "share",
     "spearman",
     "structural_similarity",
 ]
