@@ -19,6 +19,8 @@ from rvis.results import describe
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
 
 NORMS = ("linf", "l2", "l1")
+"""What an attack's radius can be measured in."""
+
 MEASURES = (*NORMS, "rms")
 """What distances are measured in; "rms" is Szegedy et al. 2013's √(Σδ²/n)."""
 

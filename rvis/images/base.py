@@ -11,6 +11,7 @@ from rvis import checks
 from rvis.types import Array, KeyLike, PyTree
 
 Shape = tuple[int, int, int]
+"""(height, width, channels)."""
 
 
 class Parameterization(Protocol):

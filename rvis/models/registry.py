@@ -26,6 +26,7 @@ from rvis.models.apply import Floats, LinenApply, NnxApply, assemble, has_relu, 
 from rvis.models.googlenet import GoogLeNet
 from rvis.models.inceptionv1 import InceptionV1
 from rvis.models.mnist import MnistCNN
+from rvis.models.pretrained import file as published
 from rvis.models.resnet import ResNet
 from rvis.models.vgg import VGG
 from rvis.types import Array, KeyLike, Model, PyTree, as_key
@@ -206,9 +207,13 @@ def _floats(argument: str, value: Any, channels: int) -> Floats:
 
 
 def load(
-    name_or_path: str | os.PathLike[str], *, weights: Weights | None = None, key: KeyLike = 0
+    name_or_path: str | os.PathLike[str],
+    *,
+    weights: Weights | None = None,
+    pretrained: bool = False,
+    key: KeyLike = 0,
 ) -> Model:
-    """A model by its name, from a file, or as an architecture with weights of yours.
+    """A model by its name, from a file, or as an architecture with weights of yours or public ones.
 
     Args:
       name_or_path: one of `list_models()`; a folder with `weights.safetensors` and `card.json`; or
@@ -216,6 +221,9 @@ def load(
       weights: for an architecture's name: a file of any maker (`.safetensors`; `.pth`, `.pt` and
         `.bin` with PyTorch installed), a mapping {reference name: array}, or "random" for
         he-normal weights.
+      pretrained: for an architecture's name: its public weights for ImageNet (`PUBLISHED` in
+        `rvis.models.pretrained`). They are fetched at the first call into $RVIS_CACHE, else
+        ~/.cache/rvis; those of `alexnet`, `googlenet` and `inceptionv1` are PyTorch's files.
       key: an int seed or a typed key, for random weights.
 
     Returns:
@@ -224,9 +232,12 @@ def load(
     Raises:
       ValueError: naming `name_or_path` (with the nearest names), `weights` where an architecture
         has none, `path` of a file that is missing or damaged, or whose checksum is not its card's,
-        and `state` with every entry that does not fit.
-      TypeError: naming `name_or_path`, `weights` or `key`.
+        `state` with every entry that does not fit, and `pretrained`, where there is no public file
+        or other `weights` are given.
+      TypeError: naming `name_or_path`, `weights`, `pretrained` or `key`.
       ImportError: for a PyTorch file where PyTorch is not installed.
+      OSError: naming the `url` of a public file that cannot be had, or the `path` where it cannot
+        be kept (see `rvis.models.pretrained.fetch`).
 
     Example:
       >>> from rvis.models import registry
@@ -236,6 +247,18 @@ def load(
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained: True or False was expected, given {pretrained!r}")
+    if pretrained and weights is not None:
+        raise ValueError("weights, pretrained: one of the two was expected, given both")
+    if pretrained:
+        architecture = checks.choice("name_or_path", name_or_path, list_models())
+        if architecture in _shipped():
+            raise ValueError(
+                f"pretrained: {architecture!r} is shipped with its weights, load({architecture!r}) "
+                "has them"
+            )
+        return build(architecture, weights=convert.read_state_dict(published(architecture))[0])
     if weights is not None:
         checks.choice("name_or_path", name_or_path, ARCHITECTURES)
         return _with_weights(str(name_or_path), weights, key)
@@ -245,7 +268,7 @@ def load(
     if name_or_path in ARCHITECTURES:
         raise ValueError(
             f"weights: {name_or_path!r} is an architecture, which is shipped without weights; give "
-            "weights=PATH, weights={name: array} or weights='random'"
+            "weights=PATH, weights={name: array}, weights='random' or pretrained=True"
         )
     path = pathlib.Path(name_or_path)
     plain = isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2

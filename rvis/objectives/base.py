@@ -14,6 +14,7 @@ from rvis import checks
 from rvis.types import LOGITS, Array, ArrayLike, Model, Units, layer_shapes
 
 Activations = Mapping[str, Array]
+"""{layer: (n, ...)} of a group of n images: what an objective is called with."""
 
 
 class Objective:

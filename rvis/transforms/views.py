@@ -26,6 +26,7 @@ from rvis.transforms.moves import (
 from rvis.types import Array, ArrayLike, KeyLike, as_key
 
 Transform = Jitter | Scale | Rotate | Pad | Roll | Crop | Noise | Flip | Blur | RandomCrop
+"""One of the random changes that stand between a picture and the model."""
 
 
 def apply(
