@@ -320,9 +320,10 @@ def test_misspelt_layers_get_the_nearest_name():
         manifold.layer_dimensions(toys.pointwise(), images, "cnov")
 
 
-def test_the_script_prints_tables_and_draws(tmp_path, capsys):
+def test_the_script_prints_tables_and_draws(tmp_path, capsys, monkeypatch, plane):
+    monkeypatch.setattr(manifold, "toy", lambda key: plane)
     rng = np.random.default_rng(0)
-    for split, count in (("train", 80), ("t10k", 40)):
+    for split, count in (("train", 80), ("t10k", 20)):
         arrays = rng.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
         for name, magic, array in zip(
             ("images-idx3", "labels-idx1"), (2051, 2049), arrays, strict=True
@@ -331,7 +332,7 @@ def test_the_script_prints_tables_and_draws(tmp_path, capsys):
             with gzip.open(tmp_path / f"{split}-{name}-ubyte.gz", "wb") as stream:
                 stream.write(header + array.astype(np.uint8).tobytes())
     out = tmp_path / "out"
-    words = f"{tmp_path} --model mnist_cnn --k 12 --images 40 --near 80 --quiet --out {out}"
+    words = f"{tmp_path} --model mnist_cnn --k 12 --images 20 --near 80 --quiet --out {out}"
     assert script.main(words.split()) == 0
     printed = capsys.readouterr().out
     assert "80 of 80 | 0 |" in printed and "| fc2 |" in printed

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from toys import linear, pointwise
+from toys import linear, outline, pointwise
 
 import rvis
-from rvis.models import layers, registry
-from rvis.models.apply import LinenApply, assemble
+from rvis.models import layers
+from rvis.models.apply import LinenApply
 from rvis.receptive import ReceptiveField, effective_field, fields, receptive_field
 from rvis.types import identity
 
@@ -58,15 +58,6 @@ def lit(model, names, size):
                 tuple((int(s[0]), int(s[-1]) + 1) if len(s) else (0, 0) for s in spans)
             )
     return seen
-
-
-def outline(name):
-    """A model without weights, for these play no part in theoretical fields."""
-    known = registry.ARCHITECTURES[name]
-    apply = LinenApply(known.make())
-    image = jax.ShapeDtypeStruct((1, *known.input_shape), jnp.float32)
-    params = jax.eval_shape(apply.module.init, jax.random.key(0), image)
-    return assemble(apply, params, known.input_shape, (), name)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_two_processes_give_the_same_pictures(tmp_path, whole):
 
 
 def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path):
-    unbroken = rvis.sweep(MODEL, "relu", steps=4096, progress=False)
-    child = start(tmp_path, steps=4096)
+    unbroken = rvis.sweep(MODEL, "relu", steps=2048, progress=False)
+    child = start(tmp_path, steps=2048)
     units = tmp_path / "units"
     limit = time.monotonic() + 200
     while not (units.is_dir() and any(units.glob("*.npz"))) and time.monotonic() < limit:
@@ -89,7 +89,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path):
     child.wait()
     finished = len(list(units.glob("*.npz")))
     assert 0 < finished < 12
-    resumed = rvis.sweep(MODEL, "relu", out=tmp_path, steps=4096, progress=False)
+    resumed = rvis.sweep(MODEL, "relu", out=tmp_path, steps=2048, progress=False)
     np.testing.assert_array_equal(resumed.images, unbroken.images)
     np.testing.assert_array_equal(resumed.scores, unbroken.scores)
 

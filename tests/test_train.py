@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import jax
@@ -53,6 +54,12 @@ def learn(recipe=RECIPE, **options):
     return trained, lines
 
 
+@functools.cache
+def learned():
+    """What the plain recipe makes."""
+    return learn()[0]
+
+
 def test_it_learns_and_says_so_once_an_epoch():
     trained, lines = learn(test=stripes())
     assert rvis.evaluate(trained, stripes(), progress=False) == 1
@@ -62,13 +69,11 @@ def test_it_learns_and_says_so_once_an_epoch():
 
 
 def test_the_same_key_gives_the_same_bits():
-    first, second = learn()[0], learn()[0]
+    first, second = learned(), learn()[0]
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
 
 def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path):
-    whole, _ = learn()
-
     class Stop(Exception):
         pass
 
@@ -81,7 +86,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path):
         rvis.train(model(), stripes(), RECIPE, report=stop, progress=False, checkpoint=file)
     resumed, lines = learn(checkpoint=file)
     assert [line.split()[1] for line in lines] == ["3/4", "4/4"]
-    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, learned().params)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -91,8 +96,8 @@ def test_adversarial_training_withstands_what_standard_training_does_not(norm):
     recipe = Recipe(epochs=8, batch=16, learning_rate=0.1, crop=0, flip=False, adversary=adversary)
     attack = Adversary(norm, eps, 10)
     robust, standard = (
-        rvis.evaluate(learn(r)[0], stripes(), adversary=attack, progress=False)
-        for r in (recipe, RECIPE)
+        rvis.evaluate(network, stripes(), adversary=attack, progress=False)
+        for network in (learn(recipe)[0], learned())
     )
     assert robust > standard + 0.1
 
@@ -155,9 +160,8 @@ def test_cutout_greys_one_square_wherever_it_lands():
 
 def test_restarts_never_raise_accuracy():
     attack = Adversary("l2", 0.8, 2)
-    trained, _ = learn()
     once, thrice = (
-        rvis.evaluate(trained, stripes(), adversary=attack, restarts=n, progress=False)
+        rvis.evaluate(learned(), stripes(), adversary=attack, restarts=n, progress=False)
         for n in (1, 3)
     )
     assert thrice <= once

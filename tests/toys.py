@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import rvis
+from rvis.models import registry
+from rvis.models.apply import LinenApply, assemble
 from rvis.types import identity
 
 
@@ -40,3 +44,13 @@ def linear(weights, shape):
     """A model whose logits are `weights` (H·W·C, k) applied to the pixels."""
     weights = jnp.asarray(weights, jnp.float32)
     return rvis.Model(weights, linear_apply, ("out",), shape, (), "linear")
+
+
+@functools.cache
+def outline(name):
+    """An architecture without weights, for what depends on shapes alone."""
+    known = registry.ARCHITECTURES[name]
+    apply = LinenApply(known.make())
+    image = jax.ShapeDtypeStruct((1, *known.input_shape), jnp.float32)
+    params = jax.eval_shape(apply.module.init, jax.random.key(0), image)
+    return assemble(apply, params, known.input_shape, (), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -23,7 +24,7 @@ from rvis.clip.model import CLIP
 from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
 from rvis.clip.towers import SIZES, Config, ImageTower, TextTower
 from rvis.models import convert, registry
-from rvis.types import KeyLike, as_key
+from rvis.types import Array, KeyLike, PyTree, as_key
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """What OpenAI and OpenCLIP normalise images with (openai/CLIP, `clip.py`)."""
@@ -381,14 +382,19 @@ def untrained(
     images = jnp.zeros((1, *config.input_shape))
     return _assembled(
         config,
-        jax.jit(ImageTower(config).init)(first, images),
-        jax.jit(TextTower(config).init)(second, jnp.zeros((1, config.context), jnp.int32)),
+        _initial(ImageTower(config), first, images),
+        _initial(TextTower(config), second, jnp.zeros((1, config.context), jnp.int32)),
         math.log(1 / 0.07),
         tokenizer,
         mean,
         std,
         name,
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial(tower: ImageTower | TextTower, key: Array, sample: Array) -> PyTree:
+    return tower.init(key, sample)
 
 
 def state_dict(clip: CLIP) -> dict[str, np.ndarray]:

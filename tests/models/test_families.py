@@ -15,6 +15,7 @@ from jax import lax
 from rvis.models import convert, layers
 from rvis.models.inceptionv1 import local_response_norm
 from rvis.models.registry import ARCHITECTURES
+from tests import toys
 from tests.golden import seeded
 
 # Golden layer: our tap; and how far the gradient's samples may lie from the golden ones, relative
@@ -150,7 +151,8 @@ def test_gradient_is_the_stock_one(name, layer, monkeypatch):
     assert np.linalg.norm(ours - stock) <= 1e-5 * np.linalg.norm(stock)
 
 
-def traced(module, shape, **keywords):
+@functools.cache
+def traced(name, shape):
     """The layers' names and shapes, and the logits' shape."""
     found = []
 
@@ -159,8 +161,8 @@ def traced(module, shape, **keywords):
         return activation
 
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    logits = jax.eval_shape(functools.partial(module.apply, tap=tap, **keywords), variables, images)
+    apply = functools.partial(make(name).apply, tap=tap)
+    logits = jax.eval_shape(apply, toys.outline(name).params, images)
     return dict(found), logits.shape
 
 
@@ -178,7 +180,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_have_caffe_s_names_in_order(name):
-    assert list(traced(make(name), (224, 224, 3))[0]) == LAYERS[name].split()
+    assert list(traced(name, (224, 224, 3))[0]) == LAYERS[name].split()
 
 
 # The layers of the distill articles with their numbers of channels (lucid's model zoo).
@@ -219,7 +221,7 @@ LUCID = {
 
 
 def test_inceptionv1_has_lucid_s_layers():
-    found, _ = traced(make("inceptionv1"), (224, 224, 3))
+    found, _ = traced("inceptionv1", (224, 224, 3))
     assert {layer: found[layer][-1] for layer in LUCID} == LUCID
 
 
@@ -235,7 +237,7 @@ TORCHVISION = {
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_layers_have_torchvision_s_names(name):
-    found, _ = traced(make(name), (224, 224, 3))
+    found, _ = traced(name, (224, 224, 3))
     assert set(TORCHVISION[name].split()) <= set(found)
 
 
@@ -278,13 +280,12 @@ SIZES = [(name, size) for name in ANY_SIZE for size in ((64, 64), (33, 47), (224
 
 @pytest.mark.parametrize(("name", "size"), [*SIZES, ("alexnet", (63, 63)), ("alexnet", (64, 81))])
 def test_other_sizes_give_logits(name, size):
-    module = make(name)
-    assert traced(module, (*size, 3))[1] == (1, module.classes)
+    assert traced(name, (*size, 3))[1] == (1, make(name).classes)
 
 
 def test_alexnet_refuses_what_torchvision_s_does():
     with pytest.raises((ValueError, ZeroDivisionError)):
-        traced(make("alexnet"), (33, 47, 3))
+        traced("alexnet", (33, 47, 3))
 
 
 RELUS = {
@@ -310,8 +311,9 @@ def test_every_relu_is_the_one_given(name):
 
     module, shape = make(name), ARCHITECTURES[name].input_shape
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    program = jax.make_jaxpr(functools.partial(module.apply, relu=relu))(variables, images)
+    program = jax.make_jaxpr(functools.partial(module.apply, relu=relu))(
+        toys.outline(name).params, images
+    )
     assert len(calls) == RELUS[name]
     assert "relu" not in str(program)
 

@@ -58,7 +58,7 @@ sizes = st.tuples(st.integers(1, 3), st.integers(6, 9), st.integers(6, 9))
 side = st.integers(1, 3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     size=sizes,
     channels=st.tuples(side, side),
@@ -143,7 +143,7 @@ def stock_pool(window, stride, pads):
     return pool
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     size=sizes,
     window=st.integers(1, 3),
