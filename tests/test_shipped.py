@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pathlib
 
 import numpy as np
 import pytest
 
 import rvis
-from rvis import objectives, optimizers
+from rvis import clip, objectives, optimizers
+from rvis.clip import train
 from rvis.train import Adversary
 
 WEIGHTS = pathlib.Path(__file__).parents[1] / "weights"
@@ -34,8 +36,9 @@ PLAIN = {
 
 
 def test_these_are_shipped():
-    assert tuple(sorted(path.name for path in WEIGHTS.iterdir())) == NAMES
+    assert sorted(path.name for path in WEIGHTS.iterdir()) == sorted((*NAMES, "clip"))
     assert set(NAMES) <= set(rvis.list_models())
+    assert clip.list_clips() == tuple(path.name for path in (WEIGHTS / "clip").iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,6 +48,22 @@ def test_the_card_describes_the_file(name):
     assert card["bytes"] == len(data)
     assert {"data", "licence_of_data", "command", "seed", "accuracy", "attack"} <= set(card)
     assert len(rvis.load(name).classes) == (51 if "tiny" in name else 10)
+
+
+def test_the_card_of_the_clip_describes_its_file():
+    folder = WEIGHTS / "clip" / "scenes"
+    card, content = json.loads((folder / "card.json").read_text()), folder / "weights.safetensors"
+    assert card["sha256"] == hashlib.sha256(content.read_bytes()).hexdigest()
+    assert {"data", "licence_of_data", "command", "seed", "recipe", "zero_shot"} <= set(card)
+
+
+@pytest.mark.parametrize("fact", ["colour", "shape", "position"])
+def test_the_clip_understands_combinations_that_it_never_saw(fact):
+    card = json.loads((WEIGHTS / "clip" / "scenes" / "card.json").read_text())
+    told = card["zero_shot"]["held_out"][fact]
+    found = train.zero_shot(clip.load("scenes"), count=300, seed=3)[fact]
+    assert found >= 0.9
+    assert abs(found - told) < 0.07
 
 
 def test_all_weights_together_are_small():

@@ -1,0 +1,13 @@
+"""Two lectures on what networks have learned, reproduced: one page of claims, pictures and figures.
+
+Command:  python scripts/gallery.py --out FOLDER [--quick | --full] [--only NAME …]
+Time:     under ten minutes on two cores; --quick under two; --full an hour or more.
+Prints:   the page's place, and what failed. See `python -m rvis.gallery --help`: it is the same.
+"""
+
+import sys
+
+from rvis.gallery.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())
