@@ -78,14 +78,6 @@ def test_sketches_are_drawings_at_any_size():
     assert 0 <= drawn.min() < drawn.max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("hits", "expected"),
-    [(50 * [1] + 50 * [0], "50.0% [40.4%, 59.6%]"), (10 * [1], "100.0% [72.2%, 100.0%]")],
-)
-def test_the_interval_is_wilsons(hits, expected):
-    assert synthesize.interval(np.array(hits, bool)) == expected
-
-
 @pytest.mark.parametrize("script", [style_check, foolbox_check])
 def test_a_missing_extra_is_status_3(script, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

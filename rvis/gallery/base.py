@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 SIZES = ("quick", "default", "full")
 """How much work a run takes on."""
 
-HOLDS = ("yes", "in part", "no", "not measured")
+HOLDS = ("yes", "in part", "no", "not measured", "failed")
 """What can be said of a claim."""
 
 PRELUDE = """\
@@ -120,14 +121,18 @@ class Section:
     judge: Callable[[Tables], Verdict]
 
     def verdict(self, tables: Tables) -> Verdict:
-        """`judge`, or "not measured" where figures that it needs were not made."""
+        """`judge`, or "not measured" where figures that it needs were not made.
+
+        Where `judge` itself fails the claim is "failed": that must not cost the other sections.
+        """
         missing = [part.name for part in self.parts if part.name not in tables]
         unknown = Verdict("not measured", f"Not made in this run: {', '.join(missing)}.")
         if not tables:
             return unknown
         try:
             return self.judge(tables)
-        except KeyError:
-            if not missing:
-                raise
-            return unknown
+        except Exception as error:
+            if missing and isinstance(error, KeyError):
+                return unknown
+            said = "".join(traceback.format_exception_only(error)).strip()
+            return Verdict("failed", f"The figures could not be judged: {said}")

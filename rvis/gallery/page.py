@@ -39,16 +39,16 @@ def write(
     Raises:
       OSError: naming the path.
     """
-    verdicts = [_verdict(sections, section, cards) for section in sections]
+    verdicts = [verdict(sections, section, cards) for section in sections]
     seconds = sum(card["seconds"] for card in cards.values())
     template = (resources.files("rvis") / "templates" / "gallery.html").read_text("utf-8")
     blocks = "\n".join(
-        _section(sections, section, verdict, cards, errors, size)
-        for section, verdict in zip(sections, verdicts, strict=True)
+        _section(sections, section, told, cards, errors, size)
+        for section, told in zip(sections, verdicts, strict=True)
     )
     contents = "\n".join(
-        f'<li><a href="#{section.name}">{_text(section.title)}</a> {_mark(verdict)}</li>'
-        for section, verdict in zip(sections, verdicts, strict=True)
+        f'<li><a href="#{section.name}">{_text(section.title)}</a> {_mark(told)}</li>'
+        for section, told in zip(sections, verdicts, strict=True)
     )
     version = results.describe()["versions"]["rvis"]
     made = f"{len(cards)} pictures, made in {_duration(seconds)}; {size} size"
@@ -63,9 +63,10 @@ def write(
     return place / "index.html"
 
 
-def _verdict(
+def verdict(
     sections: Sequence[Section], section: Section, cards: Mapping[str, Mapping[str, Any]]
 ) -> Verdict:
+    """What the cards that there are say of a section's claim."""
     names = {part.name: stem(sections, section, part) for part in section.parts}
     return section.verdict({n: cards[s]["table"] for n, s in names.items() if s in cards})
 
@@ -73,7 +74,7 @@ def _verdict(
 def _section(
     sections: Sequence[Section],
     section: Section,
-    verdict: Verdict,
+    told: Verdict,
     cards: Mapping[str, Mapping[str, Any]],
     errors: Mapping[str, str],
     size: str,
@@ -91,9 +92,9 @@ def _section(
             parts.append(f'<p class="absent">{_text(part.name)}: {why}.</p>')
     number = sections.index(section) + 1
     return (
-        f'<section id="{section.name}"><h2>{number}. {_text(section.title)} {_mark(verdict)}</h2>\n'
+        f'<section id="{section.name}"><h2>{number}. {_text(section.title)} {_mark(told)}</h2>\n'
         f'<p class="claim">{_text(section.claim)}</p>\n'
-        f'<p class="verdict">{_text(verdict.text)}</p>\n' + "\n".join(parts) + "\n</section>"
+        f'<p class="verdict">{_text(told.text)}</p>\n' + "\n".join(parts) + "\n</section>"
     )
 
 
@@ -122,9 +123,9 @@ def _table(table: Table) -> str:
     return f'<div class="wide"><table><tr><td></td>{head}</tr>{body}</table></div>\n'
 
 
-def _mark(verdict: Verdict) -> str:
-    kind = verdict.holds.replace(" ", "-")
-    return f'<span class="mark {kind}">{_MARKS.get(verdict.holds, verdict.holds)}</span>'
+def _mark(told: Verdict) -> str:
+    kind = told.holds.replace(" ", "-")
+    return f'<span class="mark {kind}">{_MARKS.get(told.holds, told.holds)}</span>'
 
 
 def _number(value: float | None) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import rvis
 from rvis import checks, files, plots
 from rvis.gallery import page
-from rvis.gallery.base import SIZES, Part, Section
+from rvis.gallery.base import SIZES, Outcome, Part, Section
 
 
 def make(
@@ -40,10 +40,10 @@ def make(
       only: names of the sections to make; all by default.
       size: one of `SIZES`.
       progress: a bar on a terminal.
-      report: takes a line for every part that failed.
+      report: takes a line for everything that failed.
 
     Returns:
-      How many parts failed.
+      How many parts failed, and claims that could not be judged.
 
     Raises:
       ValueError: naming `only` or `size`.
@@ -69,12 +69,13 @@ def make(
         if size != "quick" or part.quick
     ]
     errors: dict[str, str] = {}
-    page.write(place, sections, found(place, sections, size), errors, size=size)
+    cards = _found(place, sections, size)
+    page.write(place, sections, cards, errors, size=size)
     with tqdm(chosen, disable=None if progress else True, leave=False) as bar:
         for section, part in bar:
             bar.set_description(f"{section.name}: {part.name}")
             stem = page.stem(sections, section, part)
-            if current(place / stem, part, size) is not None:
+            if stem in cards:
                 continue
             try:
                 made, seconds = _made(part, size)
@@ -82,24 +83,29 @@ def make(
                 errors[stem] = "".join(traceback.format_exception_only(error)).strip()
                 report(f"failed: {section.name}, {part.name}: {errors[stem]}")
             else:
-                _store(place / stem, part, size, made, seconds)
-            page.write(place, sections, found(place, sections, size), errors, size=size)
+                cards[stem] = _store(place / stem, part, size, made, seconds)
+            page.write(place, sections, cards, errors, size=size)
+    for section in {section.name: section for section, _ in chosen}.values():
+        told = page.verdict(sections, section, cards)
+        if told.holds == "failed":
+            errors[section.name] = told.text
+            report(f"failed: {section.name}: {told.text}")
     return len(errors)
 
 
-def found(place: Path, sections: Sequence[Section], size: str) -> dict[str, dict[str, Any]]:
+def _found(place: Path, sections: Sequence[Section], size: str) -> dict[str, dict[str, Any]]:
     """{file stem: card} of the parts that are there."""
     cards = {}
     for section in sections:
         for part in section.parts:
             stem = page.stem(sections, section, part)
-            card = current(place / stem, part, size)
+            card = _current(place / stem, part, size)
             if card is not None:
                 cards[stem] = card
     return cards
 
 
-def current(stem: Path, part: Part, size: str) -> dict[str, Any] | None:
+def _current(stem: Path, part: Part, size: str) -> dict[str, Any] | None:
     """The card of a part as it would be made now, or None."""
     try:
         card = json.loads(stem.with_suffix(".json").read_text())
@@ -110,13 +116,13 @@ def current(stem: Path, part: Part, size: str) -> dict[str, Any] | None:
     return card if same and card.get("picture") == picture else None
 
 
-def _made(part: Part, size: str) -> tuple[Any, float]:
+def _made(part: Part, size: str) -> tuple[Outcome, float]:
     begun = time.perf_counter()
     outcome = part.tell(part.draw(**part.arguments(size)))
     return outcome, time.perf_counter() - begun
 
 
-def _store(stem: Path, part: Part, size: str, outcome: Any, seconds: float) -> None:
+def _store(stem: Path, part: Part, size: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
     plots.save(outcome.picture, stem.with_suffix(".png"))
     card = {
         "table": {row: dict(cells) for row, cells in outcome.table.items()},
@@ -127,6 +133,7 @@ def _store(stem: Path, part: Part, size: str, outcome: Any, seconds: float) -> N
         "made_by": _made_by(part, size),
     }
     files.write_json(stem.with_suffix(".json"), card)
+    return card
 
 
 def _made_by(part: Part, size: str) -> str:

@@ -111,10 +111,12 @@ def test_a_claim_without_its_figures_is_not_measured(tmp_path):
     assert "not measured" in (tmp_path / "index.html").read_text()
 
 
-def test_a_judge_that_asks_for_what_nobody_measures_is_a_mistake():
-    alone = Section("alone", "", "", (DARK,), _judge)
-    with pytest.raises(KeyError):
-        alone.verdict({"dark": {}})
+def test_a_claim_that_cannot_be_judged_has_failed(tmp_path):
+    alone, said = Section("alone", "", "", (DARK,), _judge), []
+    assert gallery.make(tmp_path, [alone, PLAIN], report=said.append) == 1
+    assert said == ["failed: alone: The figures could not be judged: KeyError: 'light'"]
+    assert "KeyError: &#x27;light&#x27;" in (tmp_path / "index.html").read_text()
+    assert (tmp_path / "02_plain_light.png").exists()
 
 
 def test_the_page_says_what_is_claimed_measured_and_how(made):

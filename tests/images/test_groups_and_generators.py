@@ -85,9 +85,9 @@ def test_the_common_part_moves_by_the_mean_gradient():
 
 @pytest.mark.parametrize("facets", [1, 3])
 def test_groups_share_in_every_task_of_a_batch(facets):
-    """A batch of groups is its groups one by one; maps and snapshots see the same pictures."""
+    """A batch of groups is its groups one by one; snapshots see the same pictures."""
     image = Shared(Fourier((6, 8, 3)))
-    options = {"facets": facets, "steps": 4, "snapshots": (4,), "maps": [rvis.iterates.decay(0.1)]}
+    options = {"facets": facets, "steps": 4, "snapshots": (4,)}
     many = drawn(image, objectives.channel("conv", [0, 3]), **options)
     alone = drawn(image, objectives.channel("conv", 3), **options)
     np.testing.assert_array_equal(many.images[1], alone.images)
