@@ -132,7 +132,7 @@ SECTION = Section(
             caption="A red, a green, a blue and a yellow circle in the centre by CLIP, with and "
             "without augmentations, and the logits of automobile, deer, horse and ship by the "
             "standard CIFAR-10 network, with and without random views: in both, what is climbed "
-            "without them is noisier.",
+            "without them is noisier. So few steps with so few copies often miss the colour.",
             alt="Four rows of four pictures: coloured patches, the same among noise, textures of "
             "four classes, and the same among noise.",
             draw=_beside,
