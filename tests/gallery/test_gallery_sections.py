@@ -72,9 +72,10 @@ def test_every_section_has_a_name_of_its_own():
 
 
 PUBLIC = """
-load list_models from_linen record visualize sweep deepdream invert match train
+load list_models from_linen from_nnx Model record visualize sweep deepdream invert match train
 objectives.channel objectives.neuron objectives.layer objectives.direction objectives.logit
-objectives.tensor_direction objectives.probability objectives.diversity
+objectives.tensor_direction objectives.probability objectives.diversity objectives.match
+objectives.gram deconv.top_activations
 attribution.gradient attribution.input_x_gradient attribution.integrated_gradients
 attribution.smoothgrad attribution.vargrad attribution.guided_backprop attribution.deconvnet
 attribution.grad_cam attribution.grad_cam_plus attribution.occlusion attribution.rise
