@@ -95,9 +95,9 @@ def _compared(made: tuple[clip.Inversion, clip.Inversion, rvis.Result, rvis.Resu
 def _judge(tables: Tables) -> Verdict:
     row = tables["sentences"]["pictures"]
     right, first = row["colour right at the place"], row["own sentence nearest"]
-    points = (right > 0.5, first > 0.8)
+    # A sentence tells a shape too, which is not measured, so that the claim never holds in full.
     return Verdict(
-        "yes" if all(points) else "in part" if any(points) else "no",
+        "in part" if right > 0.5 or first > 0.8 else "no",
         f"In {right:.0%} of the pictures the colour told is the dominant one at the place told "
         f"(chance {row['by chance']:.0%}); {first:.0%} are nearest to their own sentence, with a "
         f"cosine of {row['cosine with its own sentence']:.2f} against "

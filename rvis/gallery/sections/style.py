@@ -69,11 +69,12 @@ def _judge(tables: Tables) -> Verdict:
     # From the largest share of content to the smallest.
     kept = [v for name, v in columns.items() if name.startswith("content")]
     taken = [v for name, v in columns.items() if name.startswith("style")]
+    lower = [low > high for values in taken for low, high in itertools.pairwise(values)]
     points = (
         min(falls) > 90,
         all(low < high for values in kept for low, high in itertools.pairwise(values)),
+        all(lower),
     )
-    lower = [low > high for values in taken for low, high in itertools.pairwise(values)]
     ends = "; ".join(f"{values[0]:.2f} to {values[-1]:.2f}" for values in kept)
     others = "; ".join(f"{values[0]:.2f} to {values[-1]:.2f}" for values in taken)
     return Verdict(
