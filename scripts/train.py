@@ -26,6 +26,7 @@ import rvis
 from rvis import files
 from rvis.data import Dataset
 from rvis.models import convert, registry
+from rvis.models.deepen import deepen
 from rvis.train import Adversary, Recipe, describe
 
 
@@ -41,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "--config",
         type=json.loads,
         default={},
-        help="fields of the architecture that differ, as JSON, for random weights:\n"
-        """'{"stages": [1, 1, 1], "widths": [16, 32, 64]}'""",
+        help="fields of the architecture that differ, as JSON:\n"
+        """'{"stages": [1, 1, 1], "widths": [16, 32, 64]}'; beside weights, stages to grow to""",
     )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--epochs", type=int, default=default.epochs)
@@ -80,9 +81,10 @@ def command(arguments: list[str], paths: tuple[str, ...]) -> str:
 def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
     """The network to go on from, or an untrained one for the images and classes of the data."""
     if a.weights != "random":
-        if a.config:
-            raise ValueError("config: none was expected beside weights, which bring their own")
-        return rvis.load(a.architecture, weights=a.weights)
+        model = rvis.load(a.architecture, weights=a.weights)
+        if set(a.config) - {"stages"}:
+            raise ValueError(f"config: beside weights, stages alone can grow, given {a.config}")
+        return deepen(model, a.config["stages"], key=a.seed) if a.config else model
     return registry.build(
         a.architecture,
         weights="random",

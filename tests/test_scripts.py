@@ -69,7 +69,7 @@ def test_a_configuration_beside_weights_is_refused(trained, digits, tmp_path, ca
     weights = str(trained / "weights.safetensors")
     words = ["mnist_cnn", str(digits), "--weights", weights, "--config", '{"widths": [4, 8]}']
     assert train.main([*words, "--out", str(tmp_path)]) == 2
-    assert "config: none was expected" in capsys.readouterr().err
+    assert "config: beside weights, stages alone can grow" in capsys.readouterr().err
 
 
 def test_evaluation_agrees_with_the_card(trained, digits, capsys):

@@ -1,0 +1,51 @@
+"""A deepened network is the same function until it is trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rvis
+from rvis.models import registry
+from rvis.models.deepen import deepen
+
+
+def small(bottleneck: bool) -> rvis.Model:
+    """Two stages of random weights, of either kind of block, with BatchNorms that do something."""
+    config = {"stages": (1, 1), "widths": (4, 8), "bottleneck": bottleneck, "classes": 3}
+    model = registry.build(
+        "cifar_resnet", weights="random", config=config, input_shape=(8, 8, 3), classes=tuple("abc")
+    )
+    shifted = jax.tree.map(
+        lambda a: a + 0.1 * jax.random.uniform(jax.random.key(a.size), a.shape), model.params
+    )
+    return model.replace(params=shifted)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_the_function_and_the_old_layers_stay(bottleneck):
+    model = small(bottleneck)
+    deeper = deepen(model, (2, 3))
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+    layers = ("layer1.0", "layer1", "layer2.0", "layer2", "fc")
+    old, new = rvis.record(model, x, layers), rvis.record(deeper, x, layers)
+    for layer in layers:
+        np.testing.assert_allclose(new[layer], old[layer], atol=1e-5)
+    assert "layer2.2" in rvis.layer_shapes(deeper)
+
+
+def test_new_blocks_learn_from_the_first_step():
+    deeper = deepen(small(False), (2, 1))
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+    gradient = jax.grad(lambda p: deeper.apply(p, x)[:, 0].sum())(deeper.params)
+    assert jnp.abs(gradient["params"]["layer1.1"]["bn2"]["scale"]).max() > 0
+
+
+@pytest.mark.parametrize("stages", [(1,), (1, 0), (2, 0), (1, 1, 1)])
+def test_stages_that_do_not_fit_are_named(stages):
+    with pytest.raises(ValueError, match="stages"):
+        deepen(small(False), stages)
+
+
+def test_only_residual_networks_grow():
+    with pytest.raises(ValueError, match="residual"):
+        deepen(rvis.load("mnist_cnn", weights="random"), (1, 1))
