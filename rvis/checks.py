@@ -86,6 +86,8 @@ def images(
         raise ValueError(
             f"{argument}: values in [0, 1] were expected, given [{low:.4g}, {high:.4g}]{hint}"
         )
+    if isinstance(array, np.ndarray):  # `jnp.asarray` would compile a program for every shape
+        return jax.device_put(np.array(array, np.float32))
     return jnp.asarray(array, jnp.float32)
 
 

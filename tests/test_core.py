@@ -115,6 +115,17 @@ def test_units_rates_radii_and_weights_trace_once():
         once(algorithm, keys, core.init(algorithm, keys), model, problem)
 
 
+def test_a_single_step_stays_a_loop_so_that_its_bits_are_those_of_many():
+    algorithm, keys, model, problem = setup(2)
+
+    def loops(steps):
+        state = jax.eval_shape(core.init, algorithm, keys)
+        lowered = core.run.lower(algorithm, keys, state, model, problem, steps=steps)
+        return lowered.compile().as_text().count(" while(")
+
+    assert loops(1) == loops(3) > 0
+
+
 @pytest.mark.parametrize(
     ("steps", "stops", "length"),
     [(512, (), 64), (512, (32, 128), 32), (90, (), 45), (2048, (4, 48), 4), (7, (3,), 1)],
@@ -149,6 +160,42 @@ def test_nan_in_the_last_step_is_an_error_too():
     algorithm, keys, model, problem = setup(optimizer=optimizers.sgd(1e39))
     with pytest.raises(FloatingPointError, match=r"up to 1 for objectives \[0\]"):
         list(core.drive(algorithm, keys, model, problem, steps=1, progress=False))
+
+
+def test_a_chunk_that_is_told_to_end_leaves_the_others_alone():
+    seen = []
+
+    def watch(step, pictures, info):
+        seen.append((step, len(pictures), info.score.shape))
+        return len(pictures) == 2 and step == 4 and len(seen) < 4
+
+    first, second, third = drive(watch=watch, every=2, chunk=2, width=1, snapshots=(2, 6))
+    steps = (2, 2, (2, 2)), (4, 2, (2, 4))
+    alone = (2, 1, (1, 2)), (4, 1, (1, 4)), (6, 1, (1, 6))
+    assert seen == [*steps, *steps, (6, 2, (2, 6)), *alone]
+    assert [outcome.info.score.shape for outcome in (first, second, third)] == [
+        (2, 4),
+        (2, 6),
+        (1, 6),
+    ]
+    assert [list(outcome.snapshots) for outcome in (first, second)] == [[2], [2, 6]]
+    np.testing.assert_array_equal(second.images, drive(chunk=2, width=1)[1].images)
+
+
+def test_a_watched_run_that_was_interrupted_goes_on(monkeypatch, tmp_path):
+    seen = []
+
+    def watch(step, pictures, info):
+        seen.append(step)
+
+    options = {"watch": watch, "every": 2, "chunk": 5, "checkpoint": tmp_path}
+    with monkeypatch.context() as patched:
+        patched.setattr(core.runner, "tqdm", Interrupted(2))
+        with pytest.raises(KeyboardInterrupt):
+            drive(**options)
+    resumed = drive(**options)
+    np.testing.assert_array_equal(resumed[0].images, drive(chunk=5)[0].images)
+    assert seen == [2, 4, 6]
 
 
 class Interrupted:

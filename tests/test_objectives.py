@@ -95,10 +95,14 @@ VALUES = {
 }
 
 
+# One program instead of one for every operation.
+value = jax.jit(lambda objective, seen: objective(seen))
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_value(name):
     objective, expected = VALUES[name]
-    np.testing.assert_allclose(objective(ACTIVATIONS), expected, rtol=1e-6)
+    np.testing.assert_allclose(value(objective, ACTIVATIONS), expected, rtol=1e-6)
 
 
 def test_many_members_are_one_pytree():
@@ -213,7 +217,8 @@ SCHEDULE = {10: 0.0, 20: 2.0}
     }.values(),
 )
 def test_a_schedule_weighs_each_step(objective, scores):
-    found = [objective.at_step(jnp.int32(step))(ACTIVATIONS) for step in (0, 15, 20, 500)]
+    at = jax.jit(lambda objective, step: objective.at_step(step)(ACTIVATIONS))
+    found = [at(objective, np.int32(step)) for step in (0, 15, 20, 500)]
     np.testing.assert_allclose(found, scores, rtol=1e-6)
 
 
@@ -239,7 +244,7 @@ def test_an_ascent_follows_a_schedule_whose_numbers_compile_nothing():
 
 def test_the_gradient_of_a_window_stays_in_it():
     window = o.tensor_direction("a", np.tile(V, (2, 3, 1)), position=(1, 0))
-    slope = jax.grad(lambda x: window({"a": x}))(jnp.asarray(X)) * 12
+    slope = jax.jit(jax.grad(lambda x: window({"a": x})))(X) * 12
     wanted = np.zeros_like(X)
     wanted[:, 1:3, :3] = V
     np.testing.assert_allclose(slope, wanted, rtol=1e-6)
@@ -247,8 +252,8 @@ def test_the_gradient_of_a_window_stays_in_it():
 
 def test_as_many_pictures_as_objectives_have_one_each():
     each = o.interpolate(o.logit(0), o.logit(1), o.channel("a", 0))
-    seen = {"logits": jnp.eye(3, 2), "a": jnp.arange(3.0).reshape(3, 1)}
-    np.testing.assert_allclose(each(seen), (1 + 1 + 2) / 3, rtol=1e-6)
+    seen = {"logits": np.eye(3, 2, dtype=np.float32), "a": np.arange(3, dtype=np.float32)[:, None]}
+    np.testing.assert_allclose(value(each, seen), (1 + 1 + 2) / 3, rtol=1e-6)
 
 
 def test_titles():
@@ -276,30 +281,29 @@ def test_wide_and_narrow_layers_have_one_gram_cosine():
     grams /= np.linalg.norm(grams, axis=1, keepdims=True)
     expected = (np.sum(grams @ grams.T) - 3) / 6
     np.testing.assert_allclose(o.gram_cosine(wide), expected, rtol=1e-5)
-    np.testing.assert_allclose(o.diversity("w")({"w": jnp.asarray(wide)}), -2 * expected, rtol=1e-5)
+    np.testing.assert_allclose(value(o.diversity("w"), {"w": wide}), -2 * expected, rtol=1e-5)
 
 
 def test_diversity_has_a_finite_gradient_where_nothing_is_active():
-    slope = jax.grad(lambda x: o.diversity("w")({"w": x}))(jnp.zeros((2, 3, 3, 4)))
+    slope = jax.jit(jax.grad(lambda x: o.diversity("w")({"w": x})))(jnp.zeros((2, 3, 3, 4)))
     assert bool(jnp.isfinite(slope).all())
 
 
 def test_a_cosine_power_has_a_finite_gradient_at_zero():
-    slope = jax.grad(lambda x: o.direction("a", V, cosine_power=2)({"a": x}))(
+    slope = jax.jit(jax.grad(lambda x: o.direction("a", V, cosine_power=2)({"a": x})))(
         jnp.zeros((1, 2, 2, 5))
     )
     assert bool(jnp.isfinite(slope).all())
 
 
 def test_the_gradient_of_a_guide_is_the_nearest_feature():
-    x = jnp.asarray(X)
-    slope = jax.grad(lambda x: o.guide("a", np.stack([V, -V]))({"a": x}))(x) * 24
+    slope = jax.jit(jax.grad(lambda x: o.guide("a", np.stack([V, -V]))({"a": x})))(X) * 24
     np.testing.assert_allclose(slope, np.sign(X @ V)[..., None] * V, rtol=1e-5)
 
 
 def test_the_caricature_of_an_image_is_the_image_exaggerated():
     objective = o.tensor_direction("a", X[0], cosine_power=1)
-    same, other = (objective({"a": jnp.asarray(x)[None]}) for x in (X[0], X[0][::-1, ::-1]))
+    same, other = (value(objective, {"a": x[None]}) for x in (X[0], X[0][::-1, ::-1]))
     assert same > other
 
 
@@ -322,16 +326,17 @@ def test_a_batch_is_its_members(name):
     count = objective.batch_shape[0] if objective.batch_shape else 2
     members = objective.broadcast(count)
     seen = {
-        "relu": jnp.abs(jax.random.normal(jax.random.key(0), (2, 6, 8, 4))),
-        "pool": jnp.ones((2, 4)),
-        "logits": jnp.asarray(LOGITS),
-        "a": jnp.ones((2, 3)),
-        "d": jnp.ones((2, 3)),
+        "relu": np.abs(np.random.default_rng(0).standard_normal((2, 6, 8, 4), np.float32)),
+        "pool": np.ones((2, 4), np.float32),
+        "logits": LOGITS,
+        "a": np.ones((2, 3), np.float32),
+        "d": np.ones((2, 3), np.float32),
     }
     if name == "function":
         objective = members = objective.replace(names=("a", "d")).broadcast(count)
-    together = jax.vmap(lambda member: member(seen))(members)
-    alone = [jax.tree.map(lambda leaf, i=i: leaf[i], members)(seen) for i in range(count)]
+    together = jax.jit(jax.vmap(value, in_axes=(0, None)))(members, seen)
+    each = jax.tree.map(np.asarray, members)
+    alone = [value(jax.tree.map(lambda leaf, i=i: leaf[i], each), seen) for i in range(count)]
     np.testing.assert_allclose(together, alone, rtol=1e-6)
     assert len(np.atleast_1d(np.broadcast_to(objective.titles(("a", "b")), (count,)))) == count
 

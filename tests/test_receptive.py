@@ -46,13 +46,15 @@ def toy(function, shape=(24, 20, 3)):
 def lit(model, names, size):
     """{layer: (rows, columns) that its places see}, found by lighting one row or column each."""
     height, width = size
-    rows = jnp.eye(height)[:, :, None, None] * jnp.ones((1, 1, width, model.input_shape[2]))
-    columns = jnp.eye(width)[:, None, :, None] * jnp.ones((1, height, 1, model.input_shape[2]))
+    # One batch, and so one program, for both.
+    images = np.zeros((height + width, height, width, model.input_shape[2]), np.float32)
+    images[np.arange(height), np.arange(height)] = 1
+    images[height + np.arange(width), :, np.arange(width)] = 1
     seen = {name: [] for name in names}
-    for images, axis in ((rows, 1), (columns, 2)):
-        for name, y in rvis.record(model, images, names).items():
-            y = np.asarray(y).reshape(len(y), 1, 1, -1) if y.ndim != 4 else np.asarray(y)
-            hit = (y > 0).any(tuple(i for i in (1, 2, 3) if i != axis))
+    for name, y in rvis.record(model, images, names).items():
+        y = np.asarray(y).reshape(len(y), 1, 1, -1) if y.ndim != 4 else np.asarray(y)
+        for part, axis in ((y[:height], 1), (y[height:], 2)):
+            hit = (part > 0).any(tuple(i for i in (1, 2, 3) if i != axis))
             spans = [np.flatnonzero(place) for place in hit.T]
             seen[name].append(
                 tuple((int(s[0]), int(s[-1]) + 1) if len(s) else (0, 0) for s in spans)
@@ -115,7 +117,7 @@ def test_a_lit_pixel_reaches_exactly_the_places_that_see_it(name, names):
 
     def positive(leaf):  # means of positive weights: black stays 0, and nothing overflows
         size = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 1
-        return jnp.full(leaf.shape, 1 / size, jnp.float32)
+        return np.full(leaf.shape, 1 / size, np.float32)
 
     params = jax.tree.map_with_path(
         lambda path, leaf: positive(leaf) * (path[-1].key not in ("bias", "mean")), model.params

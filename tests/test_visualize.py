@@ -405,3 +405,90 @@ def test_a_receptive_field_is_the_size_of_the_picture():
         draw(objectives.neuron("pool2", 0), model, size="receptive")
     with pytest.raises(ValueError, match="size: the receptive field of one layer"):
         draw(objectives.neuron("pool2", 0) + objectives.logit(1), model, size="receptive_field")
+
+
+class Watcher:
+    """A callback that keeps what it is shown, and stops after so many steps."""
+
+    def __init__(self, stop=None):
+        self.stop, self.seen = stop, []
+
+    def __call__(self, step, pictures, scores):
+        self.seen.append((step, pictures.copy(), scores.copy()))
+        scores[...] = pictures[..., 0, 0, 0].max()  # what is done to them changes no result
+        return step == self.stop
+
+
+THREE = objectives.channel("conv", [0, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def unwatched():
+    return draw(THREE, steps=6, snapshots=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (4, [4, 6]), (2, [2, 4, 6]), (9, [6])]
+)
+def test_a_callback_changes_no_bit(unwatched, every, steps):
+    watcher = Watcher()
+    result = draw(THREE, steps=6, snapshots=(0, 4), callback=watcher, every=every)
+    assert [step for step, _, _ in watcher.seen] == steps
+    np.testing.assert_array_equal(result.images, unwatched.images)
+    np.testing.assert_array_equal(result.scores, unwatched.scores)
+    for step, pictures, scores in watcher.seen:
+        np.testing.assert_array_equal(scores, unwatched.scores[:, :step])
+        assert pictures.min() >= 0 and pictures.max() <= 1
+        expected = {4: unwatched.snapshots[4], 6: unwatched.images}.get(step, pictures)
+        np.testing.assert_array_equal(pictures, expected)
+
+
+def test_a_callback_that_returns_true_ends_the_climb(unwatched):
+    watcher = Watcher(stop=3)
+    result = draw(THREE, steps=6, snapshots=(0, 2, 4), callback=watcher)
+    assert [step for step, _, _ in watcher.seen] == [1, 2, 3]
+    np.testing.assert_array_equal(result.scores, unwatched.scores[:, :3])
+    np.testing.assert_array_equal(result.images, watcher.seen[2][1])
+    np.testing.assert_array_equal(result.snapshots[2], watcher.seen[1][1])
+    np.testing.assert_array_equal(result.snapshots[0], unwatched.snapshots[0])
+    assert list(result.snapshots) == [0, 2]
+    assert not result.dead.any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "pictures", "scores"),
+    [
+        (objectives.channel("relu", 1), {}, (6, 8, 3), (2,)),
+        (objectives.channel("relu", 1), {"facets": 2}, (2, 6, 8, 3), (2,)),
+        (THREE, {"facets": 2}, (3, 2, 6, 8, 3), (3, 2)),
+        (objectives.channel("relu", 1), {"image": "maco"}, (6, 8, 3), (2,)),
+    ],
+    ids=["one", "facets", "many", "with transparency"],
+)
+def test_a_callback_sees_the_shapes_of_the_result(objective, options, pictures, scores):
+    watcher = Watcher()
+    result = draw(objective, steps=2, transforms=(), callback=watcher, every=2, **options)
+    ((_, seen, told),) = watcher.seen
+    assert (seen.shape, told.shape) == (pictures, scores)
+    np.testing.assert_array_equal(seen, result.images)
+
+
+def test_an_error_in_a_callback_is_its_callers():
+    def broken(step, pictures, scores):
+        raise ArithmeticError("mine")
+
+    with pytest.raises(ArithmeticError, match="mine"):
+        draw(THREE, callback=broken)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callback": 3}, "callback: a function was expected, given 3"),
+        ({"callback": print, "every": 0}, "every: at least 1 was expected, given 0"),
+        ({"callback": print, "chunk": 2}, "chunk: at least 3 was expected beside a callback"),
+    ],
+)
+def test_callbacks_that_cannot_be_are_refused(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        draw(THREE, **options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis.models import registry
+from rvis.models import convert, registry
 from rvis.models.apply import LinenApply, assemble
 from rvis.types import identity
 
@@ -51,6 +51,5 @@ def outline(name):
     """An architecture without weights, for what depends on shapes alone."""
     known = registry.ARCHITECTURES[name]
     apply = LinenApply(known.make())
-    image = jax.ShapeDtypeStruct((1, *known.input_shape), jnp.float32)
-    params = jax.eval_shape(apply.module.init, jax.random.key(0), image)
+    params = convert._template(apply.module, known.input_shape)
     return assemble(apply, params, known.input_shape, (), name)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from rvis import checkpoints, checks, taps
 from rvis.attribution.stream import Question, ask
+from rvis.compilation import jit
 from rvis.objectives import Objective
 from rvis.types import Array, Model
 
@@ -80,7 +81,7 @@ class _Pictures:
         return jax.vmap(one)(targets, found)
 
 
-@partial(jax.jit, static_argnames=("width", "kind"))
+@partial(jit, static_argnames=("width", "kind"))
 def _evaluate(
     game: Values,
     example: Array,

@@ -18,6 +18,7 @@ from jax import lax
 from tqdm import tqdm
 
 from rvis import checks, objectives, taps
+from rvis.compilation import jit
 from rvis.objectives import Objective
 from rvis.types import LOGITS, Array, ArrayLike, Model, PyTree, Relu, Tap, layer_shapes
 
@@ -159,7 +160,7 @@ def _ratio(top: Array, bottom: Array) -> Array:
     return jnp.where(bottom == 0, 0, top / jnp.where(bottom == 0, 1, bottom))
 
 
-@partial(jax.jit, static_argnames=("relu", "lanes"), donate_argnames="moments")
+@partial(jit, static_argnames=("relu", "lanes"), donate_argnames="moments")
 def accumulate(
     sampler: Sampler,
     moments: Moments,

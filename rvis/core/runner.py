@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from rvis import checkpoints
+from rvis.compilation import jit
 from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
 
-@partial(jax.jit, static_argnames=("steps", "width", "mesh"), donate_argnames="state")
+@partial(jit, static_argnames=("steps", "width", "mesh"), donate_argnames="state")
 def run(
     algorithm: Algorithm,
     keys: Array,
@@ -58,6 +60,8 @@ def run(
             def body(state: PyTree, _: None) -> tuple[PyTree, PyTree]:
                 return algorithm.step(jax.random.fold_in(key, state.step), state, model, problem)
 
+            if steps == 1:
+                return _single(body, state)
             return lax.scan(body, state, length=steps)
 
         if width is None or keys.shape[0] <= width:
@@ -71,6 +75,21 @@ def run(
     specs = (dealt, dealt, dealt, whole, whole)
     spread = jax.shard_map(rows, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)
     return spread(keys, state, problem, algorithm, model)
+
+
+def _single(
+    body: Callable[[PyTree, None], tuple[PyTree, PyTree]], state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One step with the bits that it has in a longer loop.
+
+    XLA takes a loop that it knows to turn once apart, and the step then rounds differently.
+    """
+    told = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(body, state, None)[1]
+    )
+    turns = lax.optimization_barrier(jnp.int32(1))
+    state, told = lax.fori_loop(0, turns, lambda _, carried: body(carried[0], None), (state, told))
+    return state, jax.tree.map(lambda leaf: leaf[None], told)
 
 
 @jax.jit
@@ -113,6 +132,10 @@ def segment_length(steps: int, stops: Iterable[int]) -> int:
     return max(d for d in range(1, min(common, 64) + 1) if common % d == 0)
 
 
+Watch = Callable[[int, np.ndarray, PyTree], Any]
+"""Called with the steps made, the pictures and what the steps told; True ends the climb."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What some rows of a long run gave, on the host.
@@ -144,6 +167,8 @@ def drive(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     label: str = "ascent",
+    watch: Watch | None = None,
+    every: int = 1,
 ) -> Iterator[Outcome]:
     """A long run in equal chunks of examples and equal pieces of steps, yielding chunk by chunk.
 
@@ -165,6 +190,11 @@ def drive(
         call goes on. It is removed when the run has ended.
       progress: a bar on a terminal.
       label: the bar's title.
+      watch: called for each chunk after every so many steps and after the last, with the number of
+        steps made, the pictures (n, facets, H, W, C) and what those steps told, leaves of shape
+        (n, steps made, ...). The chunk ends where it returns True: its infos are as long as the
+        steps it made, and it has the snapshots that it reached.
+      every: steps between two calls of `watch`; a divisor of `steps` makes for the longest pieces.
 
     Raises:
       ValueError: naming `checkpoint`, if the folder holds another run's state.
@@ -179,7 +209,7 @@ def drive(
     mesh = Mesh(np.asarray(devices), ("examples",)) if len(devices) > 1 else None
     chunk *= len(devices)
     marks = sorted(set(snapshots))
-    length = segment_length(steps, marks)
+    length = segment_length(steps, marks if watch is None else (*marks, min(every, steps)))
     folder = None if checkpoint is None else Path(checkpoint)
     finished = []
     model = model.unnamed()
@@ -192,7 +222,11 @@ def drive(
         for first in range(0, total, chunk):
             rows = range(first, min(first + chunk, total))
             filled = np.minimum(np.arange(first, first + chunk), total - 1)
-            some_keys, some_problem, some_position = _rows((keys, problem, position), filled)
+            some_keys, some_problem = keys, problem
+            if not np.array_equal(filled, np.arange(total)):
+                some_keys, some_problem = _rows((keys, problem), filled)
+            # Always a copy: it becomes part of the state, which is donated.
+            some_position = _rows(position, filled)
             file = None if folder is None else folder / f"chunk{first:06d}.npz"
             state, info, kept = _chunk(
                 algorithm,
@@ -209,6 +243,8 @@ def drive(
                 weights=weights,
                 rows=rows,
                 bar=bar,
+                watch=watch,
+                every=every,
             )
             own = slice(len(rows))
             pictures = _pictures(algorithm, state)
@@ -218,7 +254,7 @@ def drive(
                 rows,
                 pictures[own],
                 _rows(info, own),
-                {step: images[own] for step, images in zip(marks, kept, strict=True)},
+                {step: images[own] for step, images in zip(marks, kept, strict=False)},
             )
             finished.append(file)
     for file in finished:
@@ -230,6 +266,10 @@ def drive(
 
 def _rows(tree: PyTree, rows: np.ndarray | slice) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+def _until(info: PyTree, steps: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[:, :steps], info)
 
 
 @jax.jit
@@ -264,8 +304,13 @@ def _chunk(
     weights: str,
     rows: range,
     bar: tqdm,
+    watch: Watch | None,
+    every: int,
 ) -> tuple[PyTree, PyTree, np.ndarray]:
-    """One chunk through all steps: its state, infos and snapshots, saved whenever interrupted."""
+    """One chunk through all steps: its state, infos and snapshots, saved whenever interrupted.
+
+    Where `watch` ends it, the infos and snapshots of the steps that it made.
+    """
     state = init(algorithm, keys, position)
     if mesh is not None:
         # Weights go where they are needed once, not at every call.
@@ -282,7 +327,9 @@ def _chunk(
     kept = np.zeros((len(marks), *shape), np.float32)
     about = {"fingerprint": ""}
     if file is not None:
-        parts = (algorithm, keys, problem, position, steps, marks, width, weights)
+        # Where `watch` is called is where the pieces end, and so where a run can go on.
+        pieces = () if watch is None else (length,)
+        parts = (algorithm, keys, problem, position, steps, marks, width, weights, *pieces)
         about = {"fingerprint": checkpoints.fingerprint(*parts)}
         if file.exists():
             (state, info, kept), stored = checkpoints.load(
@@ -317,6 +364,11 @@ def _chunk(
                 if time.monotonic() - clock > 10 or done == steps:
                     _save(file, whole, info, kept, about)
                     clock = time.monotonic()
+            if watch is not None and (done % every == 0 or done == steps):
+                made = _until(info, done)
+                pictures = _pictures(algorithm, state)
+                if watch(done, pictures[:count], _rows(made, slice(count))):
+                    return state, made, kept[[mark <= done for mark in marks]]
     except KeyboardInterrupt:
         if file is not None and whole is not None:
             _save(file, whole, info, kept, about)

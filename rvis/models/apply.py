@@ -6,18 +6,20 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from flax.core.tracers import current_trace
 
-from rvis.models.layers import average_instead
-from rvis.types import Array, Model, PyTree, Relu, Tap, identity
+from rvis.models.layers import Pool, average_instead
+from rvis.types import Apply, Array, Model, PyTree, Relu, Tap, identity
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 Floats = tuple[float, ...]
 
@@ -27,6 +29,11 @@ _INFERENCE = {"train": False, "training": False, "is_training": False, "determin
 def normalised(images: Array, mean: Floats, std: Floats) -> Array:
     """(images − mean) / std, in the images' precision."""
     return (images - np.asarray(mean, images.dtype)) / np.asarray(std, images.dtype)
+
+
+def _inputs(images: Array | tuple[Array, ...], mean: Floats, std: Floats) -> tuple[Array, ...]:
+    """What a module is called with: images normalised, or several inputs as they are."""
+    return images if isinstance(images, tuple) else (normalised(images, mean, std),)
 
 
 def has_relu(module: object) -> bool:
@@ -74,7 +81,7 @@ class LinenApply:
       module: any Linen module that maps (n, H, W, C) to logits (n, classes).
       mean: subtracted from the images, one number or one a channel.
       std: what they are divided by then.
-      averaged: whether averages take the place of maxima wherever the module pools.
+      pool: what takes the place of `layers.max_pool` wherever the module pools; None for nothing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,12 +98,17 @@ class LinenApply:
     module: nn.Module
     mean: Floats = (0.0,)
     std: Floats = (1.0,)
-    averaged: bool = False
+    pool: Pool | None = None
 
     @property
     def takes_relu(self) -> bool:
         """Whether a rule for the ReLU's gradient can be put in."""
         return has_relu(self.module)
+
+    @property
+    def takes_pool(self) -> bool:
+        """Whether another pooling can take the place of maxima."""
+        return "pool" in inspect.signature(type(self.module).__call__).parameters
 
     def with_average_pooling(self) -> LinenApply:
         """The same network with averages in the place of maxima (Gatys 2015).
@@ -104,12 +116,12 @@ class LinenApply:
         Raises:
           ValueError: naming `pooling`, where the module's `__call__` takes no `pool=`.
         """
-        if "pool" not in inspect.signature(type(self.module).__call__).parameters:
+        if not self.takes_pool:
             raise ValueError(
                 f"pooling: {type(self.module).__name__} pools by itself, so that averages cannot "
                 "be put in; give its __call__ a keyword `pool` and use it there"
             )
-        return dataclasses.replace(self, averaged=True)
+        return dataclasses.replace(self, pool=average_instead)
 
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
@@ -119,12 +131,12 @@ class LinenApply:
         Raises:
           ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
         """
-        pooling = {"pool": average_instead} if self.averaged else {}
+        pooling = {} if self.pool is None else {"pool": self.pool}
         keywords = _keywords(self.module, tap, relu, **pooling)
-        x = normalised(images, self.mean, self.std)
+        inputs = _inputs(images, self.mean, self.std)
         logits: Any
         if "tap" in keywords:
-            logits = self.module.apply(params, x, **keywords)
+            logits = self.module.apply(params, *inputs, **keywords)
             return logits
         tap = _at_this_level(tap)
 
@@ -134,7 +146,7 @@ class LinenApply:
             return tap(".".join(layer), out) if layer else out
 
         with nn.intercept_methods(tapped):
-            logits = self.module.apply(params, x, **keywords)
+            logits = self.module.apply(params, *inputs, **keywords)
         return logits
 
     @property
@@ -176,6 +188,8 @@ class NnxApply:
         Raises:
           ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
         """
+        from flax import nnx  # slow to import, and seldom needed
+
         module = nnx.merge(self.graphdef, params)
         module.eval()
         keywords = _keywords(module, tap, relu)
@@ -184,7 +198,7 @@ class NnxApply:
             for path, child in list(nnx.iter_modules(module)):
                 if path and callable(child):
                     _tap_output(child, functools.partial(tap, ".".join(map(str, path))))
-        return module(normalised(images, self.mean, self.std), **keywords)
+        return module(*_inputs(images, self.mean, self.std), **keywords)
 
 
 def _tap_output(module: nnx.Module, tap: Callable[[Any], Any]) -> None:
@@ -199,7 +213,7 @@ def _tap_output(module: nnx.Module, tap: Callable[[Any], Any]) -> None:
 
 
 def assemble(
-    apply: LinenApply | NnxApply,
+    apply: Apply,
     params: PyTree,
     input_shape: tuple[int, int, int],
     classes: tuple[str, ...],

@@ -211,7 +211,7 @@ def reference_shapes(module: nn.Module, input_shape: tuple[int, int, int]) -> di
     }
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=32)
 def _template(module: nn.Module, input_shape: tuple[int, int, int]) -> PyTree:
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     return jax.eval_shape(module.init, jax.random.key(0), images)
@@ -360,7 +360,8 @@ def to_variables(
         array = _float32("state", name, state[name])
         if leaf == "kernel" and array.ndim > 1:
             array = array.transpose(*range(2, array.ndim), 1, 0)
-        leaves.append(jnp.array(array))
+        # A copy, since JAX may keep the memory it is given; and no program for every shape.
+        leaves.append(jax.device_put(np.array(array)))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -491,5 +492,5 @@ def he_normal(module: nn.Module, input_shape: tuple[int, int, int], key: jax.Arr
             fan_in = math.prod(shaped.shape[:-1])
             values = generator.standard_normal(shaped.shape, np.float32)
             values *= np.float32((2 / fan_in) ** 0.5)
-        leaves.append(jnp.array(values))
+        leaves.append(jax.device_put(values))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)

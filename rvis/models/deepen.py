@@ -36,8 +36,8 @@ def deepen(model: Model, stages: Sequence[int], *, key: KeyLike = 0) -> Model:
       >>> from rvis.models.deepen import deepen
       >>> model = rvis.load("cifar10_resnet")
       >>> deeper = deepen(model, (1, 2, 1, 2))
-      >>> x = jnp.full((1, 32, 32, 3), 0.25)
-      >>> bool(jnp.allclose(model.apply(model.params, x), deeper.apply(deeper.params, x), atol=1e-4))
+      >>> x = jnp.full((32, 32, 3), 0.25)
+      >>> bool(jnp.allclose(model(x), deeper(x), atol=1e-4))
       True
     """
     about = registry.describe(model)

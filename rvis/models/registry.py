@@ -11,13 +11,12 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from rvis import checks
 from rvis.models import convert
@@ -30,6 +29,9 @@ from rvis.models.pretrained import file as published
 from rvis.models.resnet import ResNet
 from rvis.models.vgg import VGG
 from rvis.types import Array, KeyLike, Model, PyTree, as_key
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 """A file, a state-dict {reference name: array}, or the word "random"."""
@@ -541,6 +543,8 @@ def from_nnx(
       >>> registry.from_nnx(Net(), input_shape=(8, 8, 3)).layers
       ('conv', 'out')
     """
+    from flax import nnx  # slow to import, and seldom needed
+
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module: a flax.nnx.Module was expected, given {type(module).__name__}")
     shape = _input_shape(input_shape)
@@ -573,4 +577,6 @@ def _from_module(
 
 def _float32_copy(leaf: Any) -> Array:
     floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    if floating and isinstance(leaf, np.ndarray):
+        return jax.device_put(np.array(leaf, np.float32))
     return jnp.array(leaf, jnp.float32 if floating else None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import core, images, objectives, projections
+from rvis import checks, core, images, objectives, projections
 from rvis.images import Parameterization
 from rvis.iterates import IterateMap
 from rvis.objectives import Objective
@@ -39,6 +40,8 @@ def visualize(
     chunk: int | None = None,
     best: bool = False,
     checkpoint: str | Path | None = None,
+    callback: Callable[[int, np.ndarray, np.ndarray], bool | None] | None = None,
+    every: int = 1,
     progress: bool = True,
 ) -> Result:
     """Pictures that maximise an objective, by gradient ascent on the input.
@@ -75,6 +78,15 @@ def visualize(
         step, as the model saw them in it, instead of the last, which were not scored; snapshots
         then are the best until their step.
       checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      callback: `callback(step, images, scores)` is called between steps, with how many were made
+        and, in the shapes of the Result's, the pictures after them and the scores before each.
+        Where it returns True the climb ends there: the result has these pictures, scores for the
+        steps that were made and the snapshots that were reached. Otherwise it changes no picture.
+        All objectives climb side by side then, so that no `chunk` bounds memory. After an
+        interruption (`checkpoint`) it is called for the steps that were left.
+      every: steps from one call of `callback` to the next; the last step has its call too. Each
+        call waits for its pictures, and the steps between are made in one piece where `every`
+        divides `steps` (and `snapshots`), in their greatest common divisor where not.
       progress: a bar on a terminal.
 
     Returns:
@@ -102,11 +114,22 @@ def visualize(
       >>> rvis.visualize(model, three, start=photo, regularizers=[near], steps=8).images.shape
       (28, 28, 1)
 
+      A climb that ends where it has come high enough.
+
+      >>> def high(step, images, scores):
+      ...     return scores[-1] > 5
+      >>> short = rvis.visualize(model, three, steps=80, callback=high, every=8)
+      >>> short.scores.shape < (80,), bool(short.scores[-1] > 5)
+      (True, True)
+
     Reference: Olah, Mordvintsev & Schubert 2017, Feature Visualization (distill);
       tensorflow/lucid, `optvis/render.py`; accentuation: serre-lab/Horama.
     """
     if not isinstance(objective, Objective):
         objectives.check(objective, model, model.input_shape)
+    checks.count("every", every)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: a function was expected, given {callback!r}")
     plan = make_plan(
         model,
         objective.layers,
@@ -132,6 +155,13 @@ def visualize(
     count = batch[0] if batch else 1
     if count == 0:
         raise ValueError("objective: at least one unit was expected, given none")
+    if callback is not None:
+        if chunk is not None and chunk < count:
+            raise ValueError(
+                f"chunk: at least {count} was expected beside a callback, to which all objectives "
+                f"are shown at once, given {chunk}"
+            )
+        chunk = -(-count // jax.local_device_count())
     position = None if plan.start is None else encoded(plan.start, spec, count, facets)
     constraint = projections.Box() if isinstance(spec, images.Pixel) else None
     problem = core.Problem(objective, plan.penalties, constraint).broadcast(count)
@@ -139,37 +169,47 @@ def visualize(
     numbers = np.arange(count) if identities is None else np.broadcast_to(identities, (count,))
     keys = jax.vmap(lambda number: jax.random.fold_in(plan.key, number))(jnp.asarray(numbers))
     labels = np.broadcast_to(objective.titles(model.classes), batch)
-    parts = []
-    scores = np.empty((count, steps), np.float32)
-    for outcome in core.drive(
-        plan.algorithm,
-        keys,
-        model,
-        problem,
-        steps=steps,
-        position=position,
-        snapshots=plan.snapshots,
-        width=core.width_for(spec.shape, facets),
-        chunk=chunk,
-        checkpoint=checkpoint,
-        progress=progress,
-        label=model.name,
-    ):
-        scores[outcome.rows.start : outcome.rows.stop] = outcome.info.score
-        parts.append((outcome.images, outcome.snapshots))
-    pictures = np.concatenate([part for part, _ in parts])
-    kept = {step: np.concatenate([s[step] for _, s in parts]) for step in plan.snapshots}
-    alpha = None
-    if plan.algorithm.attention:
-        alpha = pictures[..., -1]
-        pictures, kept = pictures[..., :-1], {s: stage[..., :-1] for s, stage in kept.items()}
-    dead = (scores.max(1) == scores.min(1)) & (steps > 1)
 
     def shaped(array: np.ndarray, rest: int) -> np.ndarray:
         """Without the axes of a single objective and a single facet."""
         lead = array.shape[: array.ndim - rest]
         keep = (*batch, *((facets,) if len(lead) > 1 and facets > 1 else ()))
         return array.reshape((*keep, *array.shape[array.ndim - rest :]))
+
+    def watch(step: int, pictures: np.ndarray, info: core.AscentInfo) -> Any:
+        assert callback is not None
+        opaque = pictures[..., :-1] if plan.algorithm.attention else pictures
+        return callback(step, shaped(opaque, 3), shaped(np.array(info.score), 1))
+
+    parts = list(
+        core.drive(
+            plan.algorithm,
+            keys,
+            model,
+            problem,
+            steps=steps,
+            position=position,
+            snapshots=plan.snapshots,
+            width=core.width_for(spec.shape, facets),
+            chunk=chunk,
+            checkpoint=checkpoint,
+            progress=progress,
+            label=model.name,
+            watch=None if callback is None else watch,
+            every=every,
+        )
+    )
+    scores = np.concatenate([part.info.score for part in parts])
+    pictures = np.concatenate([part.images for part in parts])
+    kept = {
+        step: np.concatenate([part.snapshots[step] for part in parts])
+        for step in parts[0].snapshots
+    }
+    alpha = None
+    if plan.algorithm.attention:
+        alpha = pictures[..., -1]
+        pictures, kept = pictures[..., :-1], {s: stage[..., :-1] for s, stage in kept.items()}
+    dead = (scores.max(1) == scores.min(1)) & (scores.shape[1] > 1)
 
     return Result(
         shaped(pictures, 3),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 import rvis
 from rvis.models import registry
 from rvis.models.deepen import deepen

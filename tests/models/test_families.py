@@ -15,7 +15,6 @@ from jax import lax
 from rvis.models import convert, layers
 from rvis.models.inceptionv1 import local_response_norm
 from rvis.models.registry import ARCHITECTURES
-from tests import toys
 from tests.golden import seeded
 
 # Golden layer: our tap; and how far the gradient's samples may lie from the golden ones, relative
@@ -151,6 +150,11 @@ def test_gradient_is_the_stock_one(name, layer, monkeypatch):
     assert np.linalg.norm(ours - stock) <= 1e-5 * np.linalg.norm(stock)
 
 
+def parameters(name):
+    """Their shapes, traced once for all tests."""
+    return convert._template(make(name), ARCHITECTURES[name].input_shape)
+
+
 @functools.cache
 def traced(name, shape):
     """The layers' names and shapes, and the logits' shape."""
@@ -162,7 +166,7 @@ def traced(name, shape):
 
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     apply = functools.partial(make(name).apply, tap=tap)
-    logits = jax.eval_shape(apply, toys.outline(name).params, images)
+    logits = jax.eval_shape(apply, parameters(name), images)
     return dict(found), logits.shape
 
 
@@ -311,9 +315,7 @@ def test_every_relu_is_the_one_given(name):
 
     module, shape = make(name), ARCHITECTURES[name].input_shape
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    program = jax.make_jaxpr(functools.partial(module.apply, relu=relu))(
-        toys.outline(name).params, images
-    )
+    program = jax.make_jaxpr(functools.partial(module.apply, relu=relu))(parameters(name), images)
     assert len(calls) == RELUS[name]
     assert "relu" not in str(program)
 

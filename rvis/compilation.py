@@ -1,0 +1,61 @@
+"""How programs that call a network over and over are compiled on a CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""Of XLA's fusions into its small-kernel library only matrix products: convolutions then run on all
+cores inside a loop too, where that library takes one. Measured with jaxlib 0.10 on two cores, on a
+32-pixel network: forward 1.4 to 1.7 times, ascent 1.3 times as fast; equal on 224 pixels."""
+
+
+class Jitted(Protocol):
+    """What `jit` gives."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.eval_shape`, keeping the trace for calls to come."""
+
+
+class _Choosing:
+    """A jitted function in two forms; what is asked of it besides a call, the first answers."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self._outermost = jax.jit(function, compiler_options=_OPTIONS, **options)
+        self._plain = jax.jit(function, **options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves = (*jax.tree.leaves((args, kwargs)), jnp.zeros(()))
+        inside = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        chosen = self._plain if inside or jax.default_backend() != "cpu" else self._outermost
+        return chosen(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._outermost, name)
+
+
+def jit(function: Callable[..., Any], **options: Any) -> Jitted:
+    """`jax.jit` with the options that make networks fast on a CPU.
+
+    Where a user's own transformation is under way it is plain `jax.jit`, since JAX takes compiler
+    options for the outermost program alone; so it is on other devices, and with releases of jaxlib
+    that the options were not measured with.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis.compilation import jit
+      >>> float(jit(lambda x: 2 * x)(jnp.float32(3)))
+      6.0
+    """
+    if jaxlib.__version__.split(".")[:2] != ["0", "10"]:
+        return cast(Jitted, jax.jit(function, **options))
+    return cast(Jitted, _Choosing(function, options))
