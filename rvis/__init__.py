@@ -1,49 +1,56 @@
 """rvis shows what a vision network has learned, by taking gradients with respect to its input."""
 
-from rvis import (
-    attacks,
-    attribution,
-    charts,
-    checkpoints,
-    checks,
-    clip,
-    codes,
-    core,
-    data,
-    deconv,
-    dream,
-    evolve,
-    films,
-    groups,
-    images,
-    iterates,
-    likeness,
-    manifold,
-    metrics,
-    neighbours,
-    objectives,
-    optimizers,
-    plots,
-    projections,
-    receptive,
-    regularizers,
-    reports,
-    style,
-    synthesis,
-    taps,
-    transforms,
-)
-from rvis.dream import deepdream
-from rvis.faithfulness import faithfulness
-from rvis.invert import invert, invert_layers
-from rvis.match import interpolate, match
-from rvis.models import convert
-from rvis.models.registry import card, from_linen, from_nnx, list_models, load
-from rvis.results import Result
-from rvis.taps import record
-from rvis.train import Adversary, Recipe, evaluate, train
-from rvis.types import Model, layer_shapes
-from rvis.visualize import activation_atlas, activation_grid, sweep, visualize
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+# What type checkers and editors read; `_PLACES` says the same to Python.
+if TYPE_CHECKING:
+    from rvis import (
+        attacks,
+        attribution,
+        charts,
+        checkpoints,
+        checks,
+        clip,
+        codes,
+        core,
+        data,
+        deconv,
+        dream,
+        evolve,
+        films,
+        groups,
+        images,
+        iterates,
+        likeness,
+        manifold,
+        metrics,
+        neighbours,
+        objectives,
+        optimizers,
+        plots,
+        projections,
+        receptive,
+        regularizers,
+        reports,
+        style,
+        synthesis,
+        taps,
+        transforms,
+    )
+    from rvis.dream import deepdream
+    from rvis.faithfulness import faithfulness
+    from rvis.invert import invert, invert_layers
+    from rvis.match import interpolate, match
+    from rvis.models import convert
+    from rvis.models.registry import card, from_linen, from_nnx, list_models, load
+    from rvis.results import Result
+    from rvis.taps import record
+    from rvis.train import Adversary, Recipe, evaluate, train
+    from rvis.types import Model, layer_shapes
+    from rvis.visualize import activation_atlas, activation_grid, sweep, visualize
 
 __all__ = [
     "Adversary",
@@ -102,3 +109,66 @@ __all__ = [
     "transforms",
     "visualize",
 ]
+
+_PLACES = {
+    "Adversary": "train:Adversary",
+    "Model": "types:Model",
+    "Recipe": "train:Recipe",
+    "Result": "results:Result",
+    "activation_atlas": "visualize:activation_atlas",
+    "activation_grid": "visualize:activation_grid",
+    "card": "models.registry:card",
+    "convert": "models.convert",
+    "deepdream": "dream:deepdream",
+    "evaluate": "train:evaluate",
+    "faithfulness": "faithfulness:faithfulness",
+    "from_linen": "models.registry:from_linen",
+    "from_nnx": "models.registry:from_nnx",
+    "interpolate": "match:interpolate",
+    "invert": "invert:invert",
+    "invert_layers": "invert:invert_layers",
+    "layer_shapes": "types:layer_shapes",
+    "list_models": "models.registry:list_models",
+    "load": "models.registry:load",
+    "match": "match:match",
+    "record": "taps:record",
+    "sweep": "visualize:sweep",
+    "train": "train:train",
+    "visualize": "visualize:visualize",
+}
+"""The module below rvis and the name there; any other public name is a module's own."""
+
+
+class _Package(ModuleType):
+    """Imports what is public when it is first asked for.
+
+    A function's name stays the function's where a module shares it: Python binds every submodule
+    that it imports in its package, and `rvis.match` has to outlive `import rvis.match`.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        place, _, attribute = _PLACES.get(name, name).partition(":")
+        module = f"{__name__}.{place}"
+        unknown = f"module {__name__!r} has no attribute {name!r}"
+        if name.startswith("_"):
+            raise AttributeError(unknown, name=name, obj=self)
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise AttributeError(unknown, name=name, obj=self) from None
+        if attribute:
+            found = getattr(found, attribute)
+        vars(self)[name] = found
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PLACES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

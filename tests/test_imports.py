@@ -1,0 +1,103 @@
+"""What `import rvis` brings, what it leaves for the first use, and whose the names are."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import rvis
+
+# Functions whose module has the same name.
+HIDING = ("faithfulness", "invert", "match", "train", "visualize")
+
+
+def printed(code: str) -> list[str]:
+    """The words that `code` prints in a fresh interpreter."""
+    command = [sys.executable, "-c", code]
+    root = pathlib.Path(__file__).parents[1]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    return run.stdout.split()
+
+
+def test_a_bare_import_brings_nothing_slow():
+    found = set(printed("import rvis, sys; print(*sys.modules)"))
+    assert {name for name in found if name.startswith("rvis.")} == set()
+    assert found & {"jax", "flax", "optax", "numpy", "scipy", "PIL", "tqdm"} == set()
+
+
+def test_a_first_picture_needs_neither_nnx_nor_other_tasks():
+    code = "import rvis, sys; rvis.load, rvis.visualize, rvis.objectives; print(*sys.modules)"
+    found = set(printed(code))
+    assert {"rvis.models.registry", "rvis.visualize", "rvis.objectives"} <= found
+    tasks = {f"rvis.{name}" for name in ("attacks", "clip", "evolve", "gallery", "style", "train")}
+    assert found & ({"flax.nnx", "scipy"} | tasks) == set()
+
+
+def test_a_function_keeps_its_name_where_its_module_came_first():
+    lines = ["import rvis"]
+    lines += [f"import rvis.{name} as it; print(type(it).__name__)" for name in HIDING]
+    lines += [f"print(type(rvis.{name}).__name__)" for name in HIDING]
+    assert printed("\n".join(lines)) == ["function"] * 2 * len(HIDING)
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_a_function_keeps_its_name_where_its_module_comes_later(name):
+    function = getattr(rvis, name)
+    # What Python does once it has imported a submodule.
+    setattr(rvis, name, sys.modules[f"rvis.{name}"])
+    assert getattr(rvis, name) is function
+    assert inspect.isfunction(function)
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_a_name_can_be_replaced_and_put_back(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(rvis, "match", len)
+        assert rvis.match("ab") == 2
+    assert rvis.match is sys.modules["rvis.match"].match
+
+
+def test_every_public_name_is_there_and_listed():
+    assert set(rvis.__all__) <= set(dir(rvis))
+    for name in rvis.__all__:
+        found = getattr(rvis, name)
+        assert inspect.ismodule(found) or getattr(found, "__name__", None) == name
+
+
+def test_type_checkers_read_the_same_places():
+    (typed,) = [
+        node
+        for node in ast.parse(pathlib.Path(rvis.__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If)
+    ]
+    found = {
+        alias.name: f"{line.module}.{alias.name}"
+        for line in typed.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    places = {
+        name: f"rvis.{rvis._PLACES.get(name, name)}".replace(":", ".") for name in rvis.__all__
+    }
+    assert found == places
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'rvis' has no attribute 'visualise'"):
+        rvis.visualise  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'visualise'"):
+        from rvis import visualise  # noqa: F401
+
+
+def test_an_error_inside_a_room_is_not_an_unknown_name(monkeypatch):
+    monkeypatch.delitem(vars(rvis), "films", raising=False)
+    monkeypatch.delitem(sys.modules, "rvis.films", raising=False)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match="PIL"):
+        rvis.films  # noqa: B018
