@@ -42,7 +42,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis import core, files, images, objectives, optimizers, projections, transforms
+from rvis import compilation, core, files, images, objectives, optimizers, projections, transforms
 from rvis.types import Array, Model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
@@ -222,7 +222,7 @@ def startup(rounds: int) -> int:
     return int(own > 1.2 * bare or cold > 10 or warm > 3)
 
 
-@jax.jit
+@compilation.jit
 def bare(model: Model, batch: Array, units: Array) -> Array:
     """The gradient of one channel's logit for each image, and nothing else."""
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis import attacks, attribution, objectives
+from rvis import attacks, attribution, compilation, objectives
 from scripts.benchmarks.machine import Cost, gradient
 from scripts.benchmarks.twins import ARCHITECTURES, lucent, twin
 
@@ -63,7 +63,7 @@ def _seeded(name: str) -> rvis.Model:
     return rvis.load(name, weights="random", key=0)
 
 
-@jax.jit
+@compilation.jit
 def _bare(model: rvis.Model, images: jax.Array) -> jax.Array:
     return jax.grad(lambda x: model.apply(model.params, x)[:, 7].sum())(images)
 
