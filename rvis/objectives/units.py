@@ -89,6 +89,11 @@ class Neuron(_Unit):
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         _Unit.check(self, shapes, classes)
+        if len(shapes[self.layer]) not in (1, 3):
+            raise ValueError(
+                f"layer: one of images or single numbers was expected for a neuron, given "
+                f"{self.layer!r} of shape {shapes[self.layer]}; `channel` takes any"
+            )
         if self.position is not None:
             check_position(self.position, self.layer, shapes[self.layer])
 

@@ -157,3 +157,8 @@ def test_refusals_of_a_joined_model(model):
         on_input(model, 2, regularizers.l1(1.0))
     with pytest.raises(ValueError, match="model: one of join_inputs was expected"):
         split_inputs(rvis.load("mnist_cnn"), np.zeros((1, 55, 1)))
+
+
+def test_a_neuron_of_a_signal_is_refused(model):
+    with pytest.raises(ValueError, match="layer: one of images or single numbers"):
+        rvis.visualize(model, objectives.neuron("heard", 0), **CLIMB)
