@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,10 @@ _PLACES = {
 """The module below rvis and the name there; any other public name is a module's own."""
 
 
+_FIRST = threading.Lock()
+"""Two threads cannot import JAX and Flax at once; a room of rvis they can."""
+
+
 class _Package(ModuleType):
     """Imports what is public when it is first asked for.
 
@@ -150,8 +155,11 @@ class _Package(ModuleType):
         place, _, attribute = _PLACES.get(name, name).partition(":")
         module = f"{__name__}.{place}"
         unknown = f"module {__name__!r} has no attribute {name!r}"
-        if name.startswith("_"):
+        if name.startswith("_") or not name.isidentifier():
             raise AttributeError(unknown, name=name, obj=self)
+        with _FIRST:
+            for other in ("jax", "flax.linen", "optax"):
+                importlib.import_module(other)
         try:
             found: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -166,6 +174,9 @@ class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _PLACES or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
 
     def __dir__(self) -> list[str]:
         return sorted({*vars(self), *__all__})

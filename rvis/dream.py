@@ -15,7 +15,7 @@ from rvis.objectives import Objective
 from rvis.results import Result, describe
 from rvis.taps import record
 from rvis.transforms import Roll
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each
 
 
 def deepdream(
@@ -115,7 +115,7 @@ def deepdream(
             tile=tile if tiled else None,
         )
         ours = jax.random.fold_in(root, octave)
-        keys = jax.vmap(lambda i, ours=ours: jax.random.fold_in(ours, i))(jnp.arange(count))
+        keys = fold_each(ours, np.arange(count))
         problem = core.Problem(objective, (), projections.Box()).broadcast(count)
         told = np.empty((count, steps), np.float32)
         parts = []

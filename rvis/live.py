@@ -204,6 +204,7 @@ class Window(socketserver.ThreadingTCPServer):
         self._pictures: dict[tuple[str, int], dict[str, Any]] = {}
         # Apart, so that frames go on while a picture is made.
         self._looking, self._painting = threading.RLock(), threading.RLock()
+        self._closed = False
         self._page = _page(model, shapes, layer).encode()
         try:
             super().__init__((_HOSTS[0], port), _Handler)
@@ -221,8 +222,11 @@ class Window(socketserver.ThreadingTCPServer):
 
         Raises:
           TypeError, ValueError: naming `frame`, `layer` or `unit`.
+          FloatingPointError: where the network gives NaN or infinity.
+          RuntimeError: where the window is closed.
         """
         with self._looking:
+            self._refuse_closed()
             return _seen(self._model, frame, layer, unit)
 
     def picture(self, layer: str, unit: int) -> dict[str, Any]:
@@ -233,6 +237,7 @@ class Window(socketserver.ThreadingTCPServer):
           FloatingPointError: where the channel becomes NaN.
         """
         with self._painting:
+            self._refuse_closed()
             if (layer, unit) not in self._pictures:
                 began = time.perf_counter()
                 wanted = objectives.channel(layer, unit)
@@ -250,8 +255,12 @@ class Window(socketserver.ThreadingTCPServer):
         """Closes the socket once nothing is being computed, and lets nothing begin any more."""
         super().server_close()
         # A thread that is inside JAX when Python ends aborts the whole process.
-        self._looking.acquire()
-        self._painting.acquire()
+        with self._looking, self._painting:
+            self._closed = True
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("the window is closed")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # the page was closed
@@ -295,6 +304,8 @@ def _seen(model: Model, frame: bytes, layer: str, unit: int) -> dict[str, Any]:
     began = time.perf_counter()
     image = decode(frame, model.input_shape)
     view = jax.device_get(look(model, image, layer, unit))
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(view)):
+        raise FloatingPointError(f"layer: {layer!r} or its gradient became NaN or infinite")
     channels = view.maps.shape[-1]
     columns = math.ceil(math.sqrt(channels))
     best = np.argsort(-view.probabilities, kind="stable")[:5]

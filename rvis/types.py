@@ -177,3 +177,17 @@ def as_key(key: KeyLike) -> Array:
     raise TypeError(
         f"key: an int seed or a typed key such as jax.random.key(0) was expected, given {key!r}"
     )
+
+
+@jax.jit
+def fold_each(key: Array, numbers: Array) -> Array:
+    """(n,) keys from one: `fold_in(key, number)` for each of (n,) numbers, in one program.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from rvis.types import fold_each
+      >>> keys = fold_each(jax.random.key(0), np.arange(3))
+      >>> bool(keys[2] == jax.random.fold_in(jax.random.key(0), 2))
+      True
+    """
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

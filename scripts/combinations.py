@@ -76,7 +76,7 @@ def programs() -> int:
 
 def rise(result: rvis.Result) -> float:
     """How much the score rose between a quarter at the start and one at the end."""
-    quarter = result.scores.shape[-1] // 4
+    quarter = max(1, result.scores.shape[-1] // 4)
     return float(result.scores[..., -quarter:].mean() - result.scores[..., :quarter].mean())
 
 
@@ -115,11 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
                             before = programs()
                     compiled += programs() - before
                     ends = rise(result)
-                    if ends <= 0:  # a few steps' views can hide a climb
+                    if not ends > 0:  # a few steps' views can hide a climb
                         longer: Options = {**options, "steps": 4 * a.steps}
                         ends = rise(rvis.visualize(model, make(UNITS[-1]), **longer))
                     climbed[facets] += bool(ends > 0)
-                    if ends <= 0:
+                    if not ends > 0:
                         failures.append(f"{name}, {image}, {title}, {facets}: {ends:.3g}")
             counts = " | ".join(f"{n} of {len(makers)}" for n in climbed.values())
             print(f"| {name} | {image} | {counts} | {compiled} |", flush=True)

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         with live.Window(model, layer=a.layer, port=a.port) as window:
             print(f"{window.address} (Ctrl-C ends it)", flush=True)
             window.serve_forever()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

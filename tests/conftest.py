@@ -24,11 +24,14 @@ QUICK = (
 
 
 class Forgetful:
-    """Drops what one file compiled before the next: XLA maps memory for every program, and Linux
-    allows a process 65,530 maps, past which it crashes."""
+    """Drops what files have compiled once it is much: XLA maps memory for every program, and Linux
+    allows a process 65,530 maps, past which it crashes. Until then files share small programs."""
 
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        if nextitem is None or nextitem.path != item.path:
+        if nextitem is not None and nextitem.path == item.path:
+            return
+        maps = pathlib.Path("/proc/self/maps")
+        if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
             jax.clear_caches()
 
 

@@ -115,12 +115,25 @@ def test_units_rates_radii_and_weights_trace_once():
         once(algorithm, keys, core.init(algorithm, keys), model, problem)
 
 
+def test_a_single_step_alone_has_a_gradient_in_reverse():
+    algorithm, keys, model, problem = setup(1)
+
+    def score(params):
+        state = core.init(algorithm, keys)
+        trained = model.replace(params=params)
+        return core.run(algorithm, keys, state, trained, problem, steps=1)[1].score.sum()
+
+    slopes = jax.tree.leaves(jax.grad(score)(model.params))
+    assert any(float(jnp.abs(slope).max()) > 0 for slope in slopes)
+
+
 def test_a_single_step_stays_a_loop_so_that_its_bits_are_those_of_many():
     algorithm, keys, model, problem = setup(2)
 
     def loops(steps):
         state = jax.eval_shape(core.init, algorithm, keys)
-        lowered = core.run.lower(algorithm, keys, state, model, problem, steps=steps)
+        options = {"steps": steps, "piece": True}
+        lowered = core.run.lower(algorithm, keys, state, model, problem, **options)
         return lowered.compile().as_text().count(" while(")
 
     assert loops(1) == loops(3) > 0

@@ -31,6 +31,26 @@ def test_a_bare_import_brings_nothing_slow():
     assert found & {"jax", "flax", "optax", "numpy", "scipy", "PIL", "tqdm"} == set()
 
 
+THREADS = """
+import sys, threading, rvis
+sys.setswitchinterval(1e-5)
+told = []
+def use(name):
+    try:
+        told.append(callable(getattr(rvis, name)))
+    except BaseException as error:
+        told.append(type(error).__name__)
+names = ("load", "visualize", "record", "deepdream")
+threads = [threading.Thread(target=use, args=(name,)) for name in names]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(*told)
+"""
+
+
+def test_threads_may_use_it_first_at_the_same_time():
+    assert printed(THREADS) == ["True"] * 4
+
+
 def test_a_first_picture_needs_neither_nnx_nor_other_tasks():
     code = "import rvis, sys; rvis.load, rvis.visualize, rvis.objectives; print(*sys.modules)"
     found = set(printed(code))

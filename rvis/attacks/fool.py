@@ -21,7 +21,7 @@ from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
 from rvis.results import Result, describe
 from rvis.transforms import Transform
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
 
 _KINDS = ("pixel", "fourier", "pyramid", "cppn")
 _OBJECTIVES = {"probability": objectives.probability, "logit": objectives.logit}
@@ -199,7 +199,7 @@ def fool(
             f"{optimizer!r}"
         )
     root = as_key(key)
-    keys = jax.vmap(lambda unit: jax.random.fold_in(root, unit))(jnp.asarray(flat))
+    keys = fold_each(root, flat)
     begun = _start(start, spec, keys)
     position = jax.vmap(jax.vmap(spec.encode))(begun) if begun is not None else None
     enough = jnp.float32(jnp.inf if confidence is None else confidence)

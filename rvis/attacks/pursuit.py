@@ -215,7 +215,9 @@ def _rounds(
             own_problem, own_position = _rows((problem, position), rows)
             started = core.init(plan.attack, keys, own_position)
             state = started if state is None else _merged(fresh, started, state)
-        state, told = core.run(plan.attack, keys, state, request.model, own_problem, steps=piece)
+        state, told = core.run(
+            plan.attack, keys, state, request.model, own_problem, steps=piece, piece=True
+        )
         told = np.asarray(told)
         busy = np.flatnonzero(lane >= 0)
         _refuse_nan(told[busy], lane[busy])

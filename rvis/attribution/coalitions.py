@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
@@ -108,6 +110,12 @@ def _evaluate(
     return lax.fori_loop(0, -(-count // width), block, start)
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A checked game: n examples, p players, and b baselines to draw from (0 where fixed)."""
@@ -131,13 +139,16 @@ class Plan:
     ) -> np.ndarray:
         """(count, ...) float64 values; `rows` gives examples, draws and coalitions by number."""
         found = np.empty((count, *self.shape))
-        for first in range(0, count, self.chunk):
-            numbers = np.arange(first, min(first + self.chunk, count))
+        # A small network leaves cores idle: on a CPU each takes a part of a chunk.
+        workers = _cores() if jax.default_backend() == "cpu" else 1
+        size = -(-self.chunk // (workers * self.width)) * self.width
+
+        def part(numbers: np.ndarray) -> np.ndarray:
             example, draw, coalitions = rows(numbers)
             if not self.draws:
                 draw = example
-            padding = self.chunk - len(numbers)
-            part = _evaluate(
+            padding = size - len(numbers)
+            values = _evaluate(
                 self.game,
                 np.pad(example.astype(np.int32), (0, padding)),
                 np.pad(draw.astype(np.int32), (0, padding)),
@@ -146,8 +157,14 @@ class Plan:
                 width=self.width,
                 kind=self.kind,
             )
-            found[numbers] = np.asarray(part)[: len(numbers)]
-            bar.update(len(numbers))
+            return np.asarray(values)[: len(numbers)]
+
+        with ThreadPoolExecutor(workers) as pool:
+            for first in range(0, count, self.chunk):
+                numbers = np.arange(first, min(first + self.chunk, count))
+                parts = np.split(numbers, range(size, len(numbers), size))
+                found[numbers] = np.concatenate(list(pool.map(part, parts)))
+                bar.update(len(numbers))
         if not np.isfinite(found).all():
             raise FloatingPointError("target: a coalition's value is NaN or infinite")
         return found

@@ -23,7 +23,7 @@ from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
 
-@partial(jit, static_argnames=("steps", "width", "mesh"), donate_argnames="state")
+@partial(jit, static_argnames=("steps", "width", "mesh", "piece"), donate_argnames="state")
 def run(
     algorithm: Algorithm,
     keys: Array,
@@ -34,6 +34,7 @@ def run(
     steps: int,
     width: int | None = None,
     mesh: Mesh | None = None,
+    piece: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """`steps` steps of m examples, in one compiled program.
 
@@ -48,6 +49,8 @@ def run(
         cache and run faster, and a fixed width makes an example's bits independent of m.
       mesh: devices with one axis, over which m, a multiple of their number, is dealt out; None for
         one device.
+      piece: whether this is a part of a longer run, whose bits must not depend on how it was cut: a
+        single step then stays a loop, through which there is no reverse differentiation.
 
     Returns:
       The m states, and what every step told: leaves of shape (m, steps, ...).
@@ -60,7 +63,7 @@ def run(
             def body(state: PyTree, _: None) -> tuple[PyTree, PyTree]:
                 return algorithm.step(jax.random.fold_in(key, state.step), state, model, problem)
 
-            if steps == 1:
+            if piece and steps == 1:
                 return _single(body, state)
             return lax.scan(body, state, length=steps)
 
@@ -224,9 +227,9 @@ def drive(
             filled = np.minimum(np.arange(first, first + chunk), total - 1)
             some_keys, some_problem = keys, problem
             if not np.array_equal(filled, np.arange(total)):
-                some_keys, some_problem = _rows((keys, problem), filled)
+                some_keys, some_problem = _examples((keys, problem), filled)
             # Always a copy: it becomes part of the state, which is donated.
-            some_position = _rows(position, filled)
+            some_position = None if position is None else _examples(position, filled)
             file = None if folder is None else folder / f"chunk{first:06d}.npz"
             state, info, kept = _chunk(
                 algorithm,
@@ -264,8 +267,19 @@ def drive(
         folder.rmdir()
 
 
-def _rows(tree: PyTree, rows: np.ndarray | slice) -> PyTree:
+def _rows(tree: PyTree, rows: slice) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+def _examples(tree: PyTree, rows: np.ndarray) -> PyTree:
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, _gather(leaves, rows))
+
+
+@jax.jit
+def _gather(leaves: list[Array], rows: Array) -> list[Array]:
+    # One program, where leaf by leaf it would be several for each.
+    return [leaf[rows] for leaf in leaves]
 
 
 def _until(info: PyTree, steps: int) -> PyTree:
@@ -317,9 +331,8 @@ def _chunk(
         model, algorithm = jax.device_put((model, algorithm), NamedSharding(mesh, PartitionSpec()))
         keys, problem, state = jax.device_put((keys, problem, state), _dealt(mesh))
     # The same arguments as the calls below, so that nothing is traced for the shapes alone.
-    _, told = run.eval_shape(
-        algorithm, keys, state, model, problem, steps=length, width=width, mesh=mesh
-    )
+    options = {"steps": length, "width": width, "mesh": mesh, "piece": True}
+    _, told = run.eval_shape(algorithm, keys, state, model, problem, **options)
     info = jax.tree.map(
         lambda leaf: np.zeros((leaf.shape[0], steps, *leaf.shape[2:]), leaf.dtype), told
     )
@@ -347,9 +360,7 @@ def _chunk(
     whole = None if file is None else (jax.device_get(state), done)
     try:
         while done < steps:
-            state, told = run(
-                algorithm, keys, state, model, problem, steps=length, width=width, mesh=mesh
-            )
+            state, told = run(algorithm, keys, state, model, problem, **options)
             told = jax.tree.map(np.asarray, told)
             _refuse_nan(told, rows, f"{done} to {done + length}")
             for whole_run, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):

@@ -12,7 +12,7 @@ import PIL.Image
 from jax import lax
 
 from rvis import charts, checks
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def linear_shift(
     if sizes.ndim != 1 or not sizes.size:
         raise ValueError(f"dimensions: a list of numbers was expected, given {dimensions}")
     root = as_key(key)
-    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count))
+    keys = fold_each(root, np.arange(count))
     told = _shifts(
         model.unnamed(),
         keys,

@@ -360,9 +360,11 @@ def to_variables(
         array = _float32("state", name, state[name])
         if leaf == "kernel" and array.ndim > 1:
             array = array.transpose(*range(2, array.ndim), 1, 0)
-        # A copy, since JAX may keep the memory it is given; and no program for every shape.
-        leaves.append(jax.device_put(np.array(array)))
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+        # JAX may keep memory in the order that it wants: a copy. What it turns round, it copies.
+        # And no program for every shape, which `jnp.asarray` would compile.
+        leaves.append(jax.device_put(np.array(array) if array.flags.c_contiguous else array))
+    # Until all is copied, nobody may write into what was given.
+    return jax.tree.unflatten(jax.tree.structure(template), jax.block_until_ready(leaves))
 
 
 def _refuse(module: str, expected: Mapping[str, tuple], given: Mapping[str, tuple]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +43,11 @@ def deepen(model: Model, stages: Sequence[int], *, key: KeyLike = 0) -> Model:
     """
     about = registry.describe(model)
     config = dict(about["config"])
-    if "stages" not in config:
+    if not {"stages", "bottleneck"} <= config.keys():
         raise ValueError(f"model: a residual network was expected, given {model.name}")
     before = tuple(config["stages"])
+    if not isinstance(stages, Sequence):
+        raise TypeError(f"stages: a list of counts was expected, given {stages!r}")
     stages = tuple(checks.count("stages", blocks) for blocks in stages)
     if len(stages) != len(before) or any(a < b for a, b in zip(stages, before, strict=True)):
         raise ValueError(
@@ -80,4 +83,5 @@ def deepen(model: Model, stages: Sequence[int], *, key: KeyLike = 0) -> Model:
         }
         for kind, collection in deeper.params.items()
     }
-    return deeper.replace(params=params)  # type: ignore[attr-defined]
+    apply = dataclasses.replace(deeper.apply, pool=model.apply.pool)  # type: ignore[type-var, attr-defined, call-arg]
+    return deeper.replace(params=params, apply=apply)  # type: ignore[attr-defined]

@@ -53,7 +53,9 @@ class JoinedApply:
     ) -> Array:
         """All outputs side by side, (n, numbers), of pictures (n, 1, cells, 1) in [0, 1]."""
         outputs = self.apply(params, self.split(images), tap=tap, relu=relu)
-        outputs = [tap(f"output{i}", out) for i, out in enumerate(jax.tree.leaves(outputs))]
+        # One number an example is a layer of one unit.
+        leaves = [out[:, None] if out.ndim == 1 else out for out in jax.tree.leaves(outputs)]
+        outputs = [tap(f"output{i}", out) for i, out in enumerate(leaves)]
         return jnp.concatenate([out.reshape(out.shape[0], -1) for out in outputs], 1)
 
     def split(self, images: Array) -> tuple[Array, ...]:
@@ -132,6 +134,8 @@ def join_inputs(
     Reference: keisen/tf-keras-vis, `ActivationMaximization` of models with several inputs and
       outputs (its `input_range`, `regularizers` and `score` for each).
     """
+    if not isinstance(shapes, Sequence) or not all(isinstance(s, Sequence) for s in shapes):
+        raise TypeError(f"shapes: a list with one shape an input was expected, given {shapes!r}")
     sizes = tuple(tuple(checks.count("shapes", side) for side in shape) for shape in shapes)
     if not sizes:
         raise ValueError("shapes: at least one input was expected, given none")
@@ -139,7 +143,10 @@ def join_inputs(
     if len(spans) != len(sizes):
         raise ValueError(f"ranges: {len(sizes)} were expected, given {len(spans)}")
     bounds = []
-    for low, high in spans:
+    for span in spans:
+        if not isinstance(span, Sequence) or len(span) != 2:
+            raise TypeError(f"ranges: pairs (low, high) were expected, given {span!r}")
+        low, high = span
         low = checks.number("ranges", low)
         bounds.append((low, checks.number("ranges", high, above=low)))
     inner = LinenApply(network) if isinstance(network, nn.Module) else network

@@ -20,7 +20,7 @@ from rvis.optimizers import Optimizer
 from rvis.results import Result, describe
 from rvis.style import colours
 from rvis.style.layers import Layers, contents, defaults, terms, textures
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each
 
 MEMORY = 20
 """Pairs that L-BFGS remembers, as Gatys et al. 2015 have it."""
@@ -360,7 +360,7 @@ def _climb(
     wanted = [objective(size) for size in sizes]
     for size, (goal, *_) in zip(sizes, wanted, strict=True):
         objectives.check(goal, model, (*size, channels))
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+    keys = fold_each(key, np.arange(count))
     position: Array | None = None
     scores = []
     folder = None if checkpoint is None else Path(checkpoint)

@@ -15,7 +15,7 @@ import numpy as np
 
 from rvis import checks, files
 from rvis.data import Dataset
-from rvis.types import Array, KeyLike, Model, as_key
+from rvis.types import Array, KeyLike, Model, as_key, fold_each
 
 _RIDGE = 1e-4
 """Added to every variance: few images in many dimensions leave a singular covariance."""
@@ -210,5 +210,5 @@ def get(model: Model, given: Seeds | None = None) -> Seeds:
 def draws(seeds: Seeds, key: KeyLike, classes: np.ndarray, size: tuple[int, int]) -> Array:
     """One seed for each entry of `classes`; entry i uses `fold_in(key, i)`."""
     root = as_key(key)
-    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(len(classes)))
+    keys = fold_each(root, np.arange(len(classes)))
     return seeds.sample(keys, classes, size)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, core, images, objectives, projections
@@ -18,7 +17,7 @@ from rvis.optimizers import Optimizer
 from rvis.receptive import receptive_field
 from rvis.results import Result
 from rvis.transforms import Transform
-from rvis.types import Array, ArrayLike, KeyLike, Model
+from rvis.types import Array, ArrayLike, KeyLike, Model, fold_each
 from rvis.visualize.plan import encoded, make_plan
 
 
@@ -167,7 +166,7 @@ def visualize(
     problem = core.Problem(objective, plan.penalties, constraint).broadcast(count)
     identities = objective.identities()
     numbers = np.arange(count) if identities is None else np.broadcast_to(identities, (count,))
-    keys = jax.vmap(lambda number: jax.random.fold_in(plan.key, number))(jnp.asarray(numbers))
+    keys = fold_each(plan.key, numbers)
     labels = np.broadcast_to(objective.titles(model.classes), batch)
 
     def shaped(array: np.ndarray, rest: int) -> np.ndarray:
@@ -179,7 +178,8 @@ def visualize(
     def watch(step: int, pictures: np.ndarray, info: core.AscentInfo) -> Any:
         assert callback is not None
         opaque = pictures[..., :-1] if plan.algorithm.attention else pictures
-        return callback(step, shaped(opaque, 3), shaped(np.array(info.score), 1))
+        # Copies, which the user may write to.
+        return callback(step, shaped(np.array(opaque), 3), shaped(np.array(info.score), 1))
 
     parts = list(
         core.drive(

@@ -24,12 +24,16 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "running_var":
         return (0.5 + generator.random(shape)).astype(np.float32)
-    z = generator.standard_normal(shape).astype(np.float32)
+    z = np.empty(shape, np.float32)
+    # In double precision, piece by piece: a VGG-16's first dense layer would take 800 MB.
+    for piece in np.split(z.reshape(-1), range(1 << 16, z.size, 1 << 16)):
+        piece[:] = generator.standard_normal(piece.size)
     if leaf == "running_mean" or "bias" in leaf:
         return 0.1 * z
     if len(shape) <= 1:
         return 1 + 0.1 * z
-    return z * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    z *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    return z
 
 
 def images(scale: float = 1.0) -> np.ndarray:

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rvis import images
 from rvis.images import MACO, Fourier, Statistics, statistics
 
 SHAPES = [(8, 8, 3), (7, 10, 3), (10, 7, 1), (1, 6, 3), (6, 1, 1)]
 ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
 COLOURS = ROOT / np.sqrt((ROOT**2).sum(0)).max()
 
-decode = jax.jit(lambda image, position: image.decode(position), static_argnums=0)
+decoded = jax.jit(lambda image, position: image.decode(position), static_argnums=0)
 encode = jax.jit(lambda image, picture: image.encode(picture), static_argnums=0)
+start = jax.jit(lambda image, key: image.decode(image.init(key)), static_argnums=0)
+
+
+def decode(image: images.Parameterization, position: np.ndarray) -> np.ndarray:
+    return np.asarray(decoded(image, position))
+
+
+def only(shape: tuple[int, ...], *place: int, value: float = 1.0) -> np.ndarray:
+    """Zeros but for one number."""
+    position = np.zeros(shape, np.float32)
+    position[place] = value
+    return position
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    return np.log(np.float64(p)) - np.log1p(-np.float64(p))
 
 
 def own(channels, seed=0):
@@ -38,57 +54,54 @@ def test_fourier_is_the_formula(shape):
     spectrum = scale[..., None] * (position[0] + 1j * position[1])
     planes = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) / 4
     wanted = sigmoid(planes @ COLOURS.T if channels == 3 else planes)
-    np.testing.assert_allclose(decode(Fourier(shape), jnp.float32(position)), wanted, atol=1e-5)
+    np.testing.assert_allclose(decode(Fourier(shape), np.float32(position)), wanted, atol=1e-5)
 
 
 def test_the_constant_coefficient_is_the_grey_level():
     # irfft2 divides by H·W and s(0) = √(H·W)·max(H, W), so 1 becomes max(H, W) / (4·√(H·W)).
-    position = jnp.zeros((2, 4, 9, 1)).at[0, 0, 0, 0].set(1.0)
-    image = decode(Fourier((4, 16, 1)), position)
+    image = decode(Fourier((4, 16, 1)), only((2, 4, 9, 1), 0, 0, 0, 0))
     np.testing.assert_allclose(image, sigmoid(np.full((4, 16, 1), 16 / (4 * 8))), rtol=1e-6)
 
 
 @pytest.mark.parametrize("channel", range(3))
 def test_each_channel_is_a_column_of_the_colour_matrix(channel):
-    position = jnp.zeros((2, 4, 3, 3)).at[0, 0, 0, channel].set(4.0)
+    position = only((2, 4, 3, 3), 0, 0, 0, channel, value=4.0)
     colour = decode(Fourier((4, 4, 3)), position)[2, 1]
     np.testing.assert_allclose(colour, sigmoid(4 * COLOURS[:, channel] / 4), rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [1.0, 2.0])
 def test_decay_divides_by_the_frequency(decay):
-    position = jnp.zeros((2, 8, 5, 1)).at[0, 0, 2, 0].set(1.0)
+    position = only((2, 8, 5, 1), 0, 0, 2, 0)
     flat, decaying = (decode(Fourier((8, 8, 1), decay=d), position)[0, 0, 0] for d in (0.0, decay))
-    ratio = jax.scipy.special.logit(decaying) / jax.scipy.special.logit(flat)
-    np.testing.assert_allclose(ratio, 4**decay, rtol=1e-5)
+    np.testing.assert_allclose(logit(decaying) / logit(flat), 4**decay, rtol=1e-5)
 
 
 def test_without_a_decay_amplitudes_are_those_of_the_data():
     data = own(1)
-    position = jnp.zeros((2, 8, 5, 1))
     logits = []
     for row, column in ((0, 2), (3, 1)):
         image = decode(
             Fourier((8, 8, 1), decay=None, statistics=data),
-            position.at[0, row, column, 0].set(0.1),
+            only((2, 8, 5, 1), 0, row, column, 0, value=0.1),
         )
-        logits.append(jax.scipy.special.logit(image[0, 0, 0]))
+        logits.append(logit(image[0, 0, 0]))
     magnitude = data.magnitude(8, 8)[..., 0]
     np.testing.assert_allclose(logits[0] / logits[1], magnitude[0, 2] / magnitude[3, 1], rtol=1e-4)
 
 
 def test_a_flat_table_is_a_decay_of_one():
     flat = Statistics("flat", np.full(1, 0.5), np.eye(1), np.full((9, 9, 1), 0.3))
-    position = Fourier((9, 6, 1), sd=1.0).init(0)
+    position = np.random.default_rng(0).standard_normal((2, 9, 4, 1), np.float32)
     one, other = Fourier((9, 6, 1)), Fourier((9, 6, 1), decay=None, statistics=flat)
     np.testing.assert_allclose(decode(one, position), decode(other, position), atol=1e-6)
 
 
 def test_black_and_white_are_encoded_at_the_clip():
-    image = jnp.stack([jnp.zeros((4, 4)), jnp.ones((4, 4)), jnp.full((4, 4), 0.5)], -1)
+    image = np.tile(np.float32([0, 1, 0.5]), (4, 4, 1))
     fourier = Fourier((4, 4, 3))
     back = decode(fourier, encode(fourier, image))
-    np.testing.assert_allclose(back, jnp.clip(image, 1e-3, 1 - 1e-3), atol=1e-6)
+    np.testing.assert_allclose(back, np.clip(image, 1e-3, 1 - 1e-3), atol=1e-6)
 
 
 def test_frequencies_that_the_data_lack_are_left_out():
@@ -96,14 +109,15 @@ def test_frequencies_that_the_data_lack_are_left_out():
     table[4] = 0
     data = Statistics("gap", np.array([0.5]), np.eye(1), table)
     fourier = Fourier((8, 8, 1), decay=None, statistics=data)
-    stripes = jnp.full((8, 8, 1), 0.4).at[::2].set(0.6)
+    stripes = np.full((8, 8, 1), 0.4, np.float32)
+    stripes[::2] = 0.6
     position = encode(fourier, stripes)
     assert np.isfinite(position).all()
     np.testing.assert_allclose(decode(fourier, position), 0.5, atol=1e-6)
 
 
 def test_fourier_starts_with_its_sd():
-    start = Fourier((64, 64, 3), sd=0.02).init(0)
+    start = np.asarray(jax.jit(Fourier((64, 64, 3), sd=0.02).init)(jax.random.key(0)))
     np.testing.assert_allclose([start.mean(), start.std()], [0, 0.02], atol=1e-3)
 
 
@@ -120,7 +134,7 @@ def spectrum(picture, data):
 def test_maco_pictures_have_the_magnitudes_of_the_data(shape):
     data = own(shape[2])
     image = MACO(shape, statistics=data)
-    found = np.abs(spectrum(decode(image, image.init(0)), data))
+    found = np.abs(spectrum(start(image, jax.random.key(0)), data))
     wanted = data.magnitude(*shape[:2])
     # A coefficient that is its own mirror image is real: its phase says how much of it there is.
     height, width = shape[:2]
@@ -136,28 +150,32 @@ def test_maco_pictures_have_the_magnitudes_of_the_data(shape):
 def test_maco_phases_are_those_of_the_position(shape):
     data = own(shape[2])
     image = MACO(shape, statistics=data)
-    picture = decode(image, image.init(1))
+    picture = np.asarray(start(image, jax.random.key(1)))
     again = decode(image, encode(image, picture))
     np.testing.assert_allclose(again, picture, atol=2e-4)
 
 
 def test_maco_keeps_the_forms_of_an_image():
     # A step's edges stay where they are, whatever magnitudes it is given.
-    picture = jnp.full((16, 16, 1), 0.2).at[4:12, 4:12].set(0.8)
+    picture = np.full((16, 16, 1), 0.2, np.float32)
+    picture[4:12, 4:12] = 0.8
     image = MACO(picture.shape, statistics="mnist")
     found = decode(image, encode(image, picture))
-    inside, outside = found[6:10, 6:10].mean(), found.at[3:13, 3:13].set(0).sum() / (256 - 100)
+    inside = found[6:10, 6:10].mean()
+    outside = (found.sum() - found[3:13, 3:13].sum()) / (256 - 100)
     assert inside > outside + 0.1
 
 
 def test_maco_colours_and_contrast_are_those_of_the_data():
     data = statistics.get("cifar10")
     image = MACO((32, 32, 3), statistics="cifar10")
-    pictures = jax.jit(jax.vmap(lambda key: image.decode(image.init(key))))(
-        jax.random.split(jax.random.key(0), 64)
+    pictures = np.asarray(
+        jax.jit(jax.vmap(lambda key: image.decode(image.init(key))))(
+            jax.random.split(jax.random.key(0), 64)
+        )
     )
     np.testing.assert_allclose(pictures.mean((0, 1, 2)), data.mean, atol=0.03)
-    covariance = np.cov(np.asarray(pictures).reshape(-1, 3).T)
+    covariance = np.cov(pictures.reshape(-1, 3).T)
     wanted = data.root @ data.root.T
     # Mean magnitudes fall short of root mean square ones, and the sigmoid saturates.
     assert 0.4 < np.trace(covariance) / np.trace(wanted) < 1
@@ -168,6 +186,7 @@ def test_maco_colours_and_contrast_are_those_of_the_data():
 
 
 def test_maco_starts_from_phases_of_all_directions():
-    start = MACO((64, 64, 3), statistics="cifar10").init(0)
+    image = MACO((64, 64, 3), statistics="cifar10")
+    start = np.asarray(jax.jit(image.init)(jax.random.key(0)))
     assert abs(start).max() <= np.pi
     np.testing.assert_allclose(start.std(), np.pi / np.sqrt(3), atol=0.05)

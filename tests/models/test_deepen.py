@@ -7,7 +7,10 @@ import pytest
 
 import rvis
 from rvis.models import registry
+from rvis.models.apply import LinenApply
 from rvis.models.deepen import deepen
+from rvis.models.mnist import MnistCNN
+from rvis.models.vgg import VGG
 
 
 def small(bottleneck: bool) -> rvis.Model:
@@ -47,6 +50,24 @@ def test_stages_that_do_not_fit_are_named(stages):
         deepen(small(False), stages)
 
 
-def test_only_residual_networks_grow():
+@pytest.mark.parametrize(
+    "module",
+    [MnistCNN((4, 8)), VGG(stages=(1,), classes=2)],
+    ids=lambda module: type(module).__name__,
+)
+def test_only_residual_networks_grow(module):
+    # Without weights: it is refused before they matter.
+    model = rvis.Model({}, LinenApply(module), layers=(), input_shape=(32, 32, 3))
     with pytest.raises(ValueError, match="residual"):
-        deepen(rvis.load("mnist_cnn", weights="random"), (1, 1))
+        deepen(model, (1, 1))
+
+
+def test_a_replaced_pooling_stays():
+    config = {"stages": (1, 1), "widths": (4, 8), "stem": "imagenet", "classes": 3}
+    shape, classes = (16, 16, 3), tuple("abc")
+    model = registry.build(
+        "resnet18", weights="random", config=config, input_shape=shape, classes=classes
+    )
+    model = model.replace(apply=model.apply.with_average_pooling())
+    x = np.random.default_rng(0).random(shape, np.float32)
+    np.testing.assert_allclose(deepen(model, (1, 2))(x), model(x), atol=1e-5)

@@ -140,6 +140,24 @@ REFUSALS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("shapes", "ranges", "name"),
+    [((3, 4), None, "shapes"), (None, None, "shapes"), (SHAPES, [3, 4], "ranges")],
+)
+def test_what_is_no_list_of_lists_is_named(shapes, ranges, name):
+    with pytest.raises(TypeError, match=name):
+        join_inputs(apply, {}, shapes, ranges=ranges)
+
+
+def test_one_number_an_example_is_a_layer_of_one_unit():
+    def total(params, inputs, *, tap, relu):
+        return inputs[0].sum(1)
+
+    joined = join_inputs(total, {}, [(4,)])
+    (found,) = ascend(joined, objectives.channel("output0", 0))
+    np.testing.assert_allclose(found, 1)
+
+
 @pytest.mark.parametrize(("call", "message"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
