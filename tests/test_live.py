@@ -300,20 +300,32 @@ def test_networks_of_other_images_are_refused():
         live.Window(toys.pointwise(channels=5), port=0)
 
 
+# A process that a shell began in the background ignores SIGINT, and so do its children.
+INTERRUPTIBLE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["scripts/live.py", "mnist_cnn", "--port", "0"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_the_command_serves_until_it_is_interrupted():
     home = Path(__file__).parents[1]
-    command = [sys.executable, "-u", "scripts/live.py", "mnist_cnn", "--port", "0"]
+    command = [sys.executable, "-u", "-c", INTERRUPTIBLE]
     environment = os.environ | {"PYTHONPATH": str(home)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=home, env=environment, text=True, **pipes) as running:
-        address = running.stdout.readline().split()[0]
-        there = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=60)
-        there.request("POST", "/view?layer=conv1&unit=31", FRAME)
-        assert json.loads(there.getresponse().read())["unit"] == 31
-        there.request("POST", "/view?layer=conv2&unit=0", FRAME)
-        time.sleep(0.05)  # it is being compiled, and must not end with Python
-        running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=60)[1]
+        try:
+            address = running.stdout.readline().split()[0]
+            there = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=60)
+            there.request("POST", "/view?layer=conv1&unit=31", FRAME)
+            assert json.loads(there.getresponse().read())["unit"] == 31
+            there.request("POST", "/view?layer=conv2&unit=0", FRAME)
+            time.sleep(0.05)  # it is being compiled, and must not end with Python
+            running.send_signal(signal.SIGINT)
+            said = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
     assert running.returncode == 130 and said == "live.py: interrupted\n"
 
 

@@ -183,7 +183,7 @@ def test_a_damaged_sweep_is_named(tmp_path):
 def test_units_and_rates_compile_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
     monkeypatch.setattr(
-        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh"))
+        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh", "piece"))
     )
     for unit, rate in ((0, 0.05), (3, 0.1), ([0, 1, 2], 0.2)):
         draw(objectives.channel("relu", unit), optimizer=optimizers.adam(rate))

@@ -112,7 +112,7 @@ def test_other_parameterizations_fool_too(image):
 def test_classes_radii_and_rates_trace_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
     monkeypatch.setattr(
-        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh"))
+        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh", "piece"))
     )
     for target, eps, rate in ((0, 0.1, 0.01), (2, 0.5, 0.1), (1, 1.0, 0.3)):
         run(target, start="grey", eps=eps, optimizer=optimizers.steepest(rate))
