@@ -136,7 +136,7 @@ def test_the_fine_steps_see_no_jitter(monkeypatch):
 
 def test_weights_and_images_compile_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=2)  # rough and fine
-    static = ("steps", "width", "mesh")
+    static = ("steps", "width", "mesh", "piece")
     monkeypatch.setattr(core.runner, "run", jax.jit(traced, static_argnames=static))
     for alpha, tv, rate in ((0.0, 0.1, 0.1), (0.2, 0.0, 0.2), (0.1, 0.1, 0.3)):
         optimizer = optimizers.adam(rate)

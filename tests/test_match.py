@@ -139,7 +139,7 @@ def test_units_that_are_all_off_are_woken():
 
 def test_sizes_and_codes_compile_once(monkeypatch):
     traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
-    static = ("steps", "width", "mesh")
+    static = ("steps", "width", "mesh", "piece")
     monkeypatch.setattr(core.runner, "run", jax.jit(traced, static_argnames=static))
     for size, eps in ((0.1, 0.5), (0.2, 0.1), (0.4, 2.0)):
         match(SMALL, FIRST * size, SECOND, step_size=size, eps=eps, **QUICK)
