@@ -197,8 +197,9 @@ def test_the_gradient_is_the_adjoint(chain, shape):
     @jax.vmap
     def products(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, g = jax.random.normal(key, (2, 1, *shape))
-        fill, back = jax.vjp(lambda x: transforms.apply(chain, key, x), jnp.zeros_like(x))
-        return jnp.vdot(transforms.apply(chain, key, x) - fill, g), jnp.vdot(x, back(g)[0])
+        seen = jax.vmap(lambda x: transforms.apply(chain, key, x))
+        (fill, view), back = jax.vjp(seen, jnp.stack([jnp.zeros_like(x), x]))
+        return jnp.vdot(view - fill, g), jnp.vdot(x, back(jnp.stack([g, g]))[0][0])
 
     forth, back = products(jax.random.split(jax.random.key(0), 20))
     np.testing.assert_allclose(forth, back, atol=2e-5)

@@ -195,8 +195,10 @@ def invert(
       FloatingPointError: if a score becomes NaN.
 
     Example:
+      >>> import dataclasses
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
+      >>> config = dataclasses.replace(clip.SMALL, layers=1, text_layers=1)
+      >>> small = clip.untrained(config, words=("a", "red", "circle"))
       >>> found = clip.invert(small, ["a red circle", "a circle"], sizes=24, steps=2, copies=2)
       >>> found.images.shape, found.similarities.shape
       ((2, 24, 24, 3), (2,))

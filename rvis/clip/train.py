@@ -218,9 +218,11 @@ def train(
       FloatingPointError: if the loss becomes NaN.
 
     Example:
+      >>> import dataclasses
       >>> from rvis import clip
       >>> from rvis.clip import scenes, train
-      >>> small = clip.untrained(clip.SMALL, words=scenes.vocabulary())
+      >>> config = dataclasses.replace(clip.SMALL, layers=1, text_layers=1)
+      >>> small = clip.untrained(config, words=scenes.vocabulary())
       >>> recipe = train.Recipe(steps=1, batch=4)
       >>> trained = train.train(small, recipe, report=lambda line: None)
 
