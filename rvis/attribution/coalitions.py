@@ -110,8 +110,25 @@ def _evaluate(
     return lax.fori_loop(0, -(-count // width), block, start)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
+_SETTINGS = (
+    "jax_default_device",
+    "jax_default_matmul_precision",
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_enable_x64",
+)
+
+
+def _settings() -> tuple[Any, ...]:
+    return tuple(getattr(jax.config, name) for name in _SETTINGS)
+
+
+def _workers(pool: ThreadPoolExecutor) -> int:
+    """Threads to share the work: a core's each on a CPU, where a network that is small leaves some
+    idle; 1 on other devices, and under JAX's context managers, which other threads do not see.
+    """
+    if jax.default_backend() != "cpu" or pool.submit(_settings).result() != _settings():
+        return 1
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
@@ -139,15 +156,12 @@ class Plan:
     ) -> np.ndarray:
         """(count, ...) float64 values; `rows` gives examples, draws and coalitions by number."""
         found = np.empty((count, *self.shape))
-        # A small network leaves cores idle: on a CPU each takes a part of a chunk.
-        workers = _cores() if jax.default_backend() == "cpu" else 1
-        size = -(-self.chunk // (workers * self.width)) * self.width
 
         def part(numbers: np.ndarray) -> np.ndarray:
             example, draw, coalitions = rows(numbers)
             if not self.draws:
                 draw = example
-            padding = size - len(numbers)
+            padding = size - len(numbers)  # one program for all parts
             values = _evaluate(
                 self.game,
                 np.pad(example.astype(np.int32), (0, padding)),
@@ -159,11 +173,14 @@ class Plan:
             )
             return np.asarray(values)[: len(numbers)]
 
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            workers = _workers(pool)
+            size = -(-self.chunk // (workers * self.width)) * self.width
             for first in range(0, count, self.chunk):
                 numbers = np.arange(first, min(first + self.chunk, count))
                 parts = np.split(numbers, range(size, len(numbers), size))
-                found[numbers] = np.concatenate(list(pool.map(part, parts)))
+                values = map(part, parts) if workers == 1 else pool.map(part, parts)
+                found[numbers] = np.concatenate(list(values))
                 bar.update(len(numbers))
         if not np.isfinite(found).all():
             raise FloatingPointError("target: a coalition's value is NaN or infinite")

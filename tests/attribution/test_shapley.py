@@ -157,6 +157,18 @@ def test_games_that_differ_in_numbers_share_a_program():
     assert coalitions._evaluate._cache_size() == 1
 
 
+def test_a_game_sees_the_context_of_its_caller():
+    seen = []
+
+    def game(coalitions):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return coalitions.sum(-1)
+
+    with jax.default_matmul_precision("float32"):
+        shapley(game, players=3, **QUIET)
+    assert set(seen) == {"float32"}
+
+
 # Images
 
 
