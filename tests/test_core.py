@@ -280,16 +280,21 @@ def test_nan_is_an_error_that_names_the_step():
         list(core.drive(algorithm, keys, model, problem, steps=4, progress=False))
 
 
-def test_a_closed_relu_is_woken_by_the_first_steps_alone():
-    model = toys.pointwise(bias=-9.0)
-    objective = objectives.channel("relu", 0)
-    for woken, moved in ((0, False), (2, True)):
-        spec = images.Pixel(model.input_shape, sd=0.0)
-        algorithm = core.Ascent(spec, optimizers.sgd(1.0), woken=woken)
-        keys = jax.random.split(jax.random.key(0), 1)
-        problem = core.Problem(objective).broadcast(1)
-        state, _ = advance(algorithm, keys, model, problem)
-        assert bool((state.position != 0.5).any()) is moved
+@pytest.mark.parametrize(
+    ("woken", "steps", "moves"),
+    # Two steps of the same score open it again, wherever it was to be opened at all.
+    [(0, 4, 0), (1, 1, 1), (1, 2, 1), (1, 3, 2), (1, 4, 3), (2, 2, 2)],
+)
+def test_a_closed_relu_is_woken_at_first_and_where_the_score_stands_still(woken, steps, moves):
+    model = toys.pointwise(bias=-99.0)
+    spec = images.Pixel(model.input_shape, sd=0.0)
+    algorithm = core.Ascent(spec, optimizers.sgd(1.0), woken=woken)
+    keys = jax.random.split(jax.random.key(0), 1)
+    problem = core.Problem(objectives.channel("relu", 0)).broadcast(1)
+    state, _ = advance(algorithm, keys, model, problem, steps=steps)
+    way = np.asarray(model.params["conv"])[:, 0] / np.prod(model.input_shape[:2])
+    expected = np.broadcast_to(0.5 + moves * way, state.position.shape)
+    np.testing.assert_allclose(state.position, expected, atol=1e-6)
 
 
 def convolutions(model, layer):

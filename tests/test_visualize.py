@@ -388,6 +388,14 @@ def test_every_parameterization_climbs(kind):
     assert result.show().width > 190
 
 
+def test_a_cppn_is_shown_as_it_is():
+    objective = objectives.channel("conv", 0)
+    plain = draw(objective, image="cppn", transforms=())
+    np.testing.assert_array_equal(
+        draw(objective, image="cppn", transforms=None).images, plain.images
+    )
+
+
 def test_the_transparency_of_maco_is_where_the_gradient_was():
     start = np.full(MODEL.input_shape, 0.5, np.float32)
     result = draw(objectives.neuron("conv", 0, (2, 3)), image="maco", start=start, transforms=())

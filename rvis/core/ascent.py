@@ -67,11 +67,12 @@ class Algorithm(Protocol):
 
 @flax.struct.dataclass
 class AscentState:
-    """What an ascent carries from step to step."""
+    """What an ascent carries from step to step; `recent` are the last two steps' scores."""
 
     step: Array
     position: PyTree
     optimizer: PyTree
+    recent: Array
     attention: Array | None = None
     best: tuple[Array, PyTree] | None = None
 
@@ -150,7 +151,8 @@ class Ascent:
       views: random transformations (structure).
       facets: images in a group; more than one only where an objective couples them.
       woken: for this many first steps a ReLU that blocks all of an example's gradient lets its
-        upward part through (tensorflow/lucid does so for 16), so that dead units can wake.
+        upward part through (tensorflow/lucid does so for 16), so that dead units can wake; later,
+        unless it is 0, only after two steps of the same score, so that one that died wakes again.
       maps: maps of the image after the step, see `rvis.iterates`; what they change is encoded anew.
       tile: side of the tiles by which the model sees the image, so that memory does not grow with
         it; each tile is scored by itself. None for the whole image at once.
@@ -184,13 +186,16 @@ class Ascent:
             attention = jnp.zeros((self.facets, *self.image.shape[:2]))
         best = (jnp.float32(-jnp.inf), position) if self.best else None
         optimizer = self.optimizer.init(position)
-        return AscentState(jnp.int32(0), position, optimizer, attention, best)
+        recent = jnp.full(2, jnp.nan, jnp.float32)
+        return AscentState(jnp.int32(0), position, optimizer, recent, attention, best)
 
     def step(
         self, key: Array, state: AscentState, model: Model, problem: Problem
     ) -> tuple[AscentState, AscentInfo]:
         """One step up; see `Algorithm`."""
-        opened = state.step < self.woken if self.woken else None
+        opened = None
+        if self.woken:
+            opened = (state.step < self.woken) | (state.recent[0] == state.recent[1])
         problem = problem.replace(  # type: ignore[attr-defined]
             objective=problem.objective.at_step(state.step)
         )
@@ -213,7 +218,9 @@ class Ascent:
             best = jax.tree.map(
                 lambda new, old: jnp.where(better, new, old), (score[1], state.position), best
             )
-        return AscentState(step, position, optimizer, attention, best), AscentInfo(*score)
+        recent = jnp.stack([state.recent[1], score[0]])
+        state = AscentState(step, position, optimizer, recent, attention, best)
+        return state, AscentInfo(*score)
 
     def decoded(self, position: PyTree) -> Array:
         """The pictures (facets, H, W, C) of a group's position."""

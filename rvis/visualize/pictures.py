@@ -47,7 +47,7 @@ def visualize(
 
     The defaults are lucid's: a Fourier image with decorrelated colours, Adam at .05, 512 steps,
     random padding, jitter, scaling and rotation, and ReLUs that let a blocked gradient through for
-    the first 16 steps. On a robust network none of it is needed:
+    the first 16 steps, and whenever a score stands still. On a robust network none of it is needed:
     `image="pixel", transforms=(), optimizer=rvis.optimizers.steepest(0.5), steps=60`.
 
     Args:
@@ -64,8 +64,8 @@ def visualize(
         pictures of "rgba" have their opacity as a last channel; those of "maco" come with the
         result's `alpha`, where the objective's gradient was.
       start: an image (H, W, C) to start from instead of noise, or one for each member.
-      transforms: random transformations between image and model; `transforms.lucid(size)` by
-        default, none if empty.
+      transforms: random transformations between image and model, none if empty. By default
+        `transforms.lucid(size)`, and for a CPPN none, as in its article.
       regularizers: penalties on the image, each subtracted.
       maps: what each step does to the image after it has climbed, see `rvis.iterates`.
       optimizer: of `rvis.optimizers`, `from_optax` for any other; Adam by default, at .05 and

@@ -123,7 +123,7 @@ def make_plan(
     algorithm = core.Ascent(
         image=spec,
         optimizer=_default(spec) if optimizer is None else _optimizer(optimizer),
-        views=_views(transforms, spec.shape),
+        views=_views(transforms, spec),
         facets=facets,
         # A network that applies its own ReLUs keeps them closed.
         woken=16 if getattr(model.apply, "takes_relu", True) else 0,
@@ -190,9 +190,10 @@ def shown_shape(image: Parameterization) -> tuple[int, int, int]:
     return jax.eval_shape(compose, jax.random.key(0), picture).shape
 
 
-def _views(given: Sequence[Transform] | None, shape: tuple[int, int, int]) -> tuple[Transform, ...]:
+def _views(given: Sequence[Transform] | None, spec: Parameterization) -> tuple[Transform, ...]:
     if given is None:
-        return transforms.lucid(min(shape[:2]))
+        # A function of the plane has none of the fine noise that views are to average away.
+        return () if isinstance(spec, images.CPPN) else transforms.lucid(min(spec.shape[:2]))
     if isinstance(given, str) or not all(hasattr(view, "__dataclass_fields__") for view in given):
         raise TypeError(f"transforms: a list of rvis.transforms was expected, given {given!r}")
     return tuple(given)
