@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, cast
@@ -14,7 +15,8 @@ from flax.core.tracers import current_trace
 _OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 """Of XLA's fusions into its small-kernel library only matrix products: convolutions then run on all
 cores inside a loop too, where that library takes one. Measured with jaxlib 0.10 on two cores, on a
-32-pixel network: forward 1.4 to 1.7 times, ascent 1.3 times as fast; equal on 224 pixels."""
+32-pixel network: forward 1.4 to 1.7 times, ascent 1.3 times as fast; equal on 224 pixels. On one
+core that library is the faster, by a tenth there and by a third on 28-pixel digits."""
 
 
 # A thread of its own has no transformation under way, wherever this room is first imported.
@@ -53,15 +55,22 @@ class _Choosing:
         return self.__qualname__  # by name, as functions are pickled
 
     def _top(self) -> Any:
-        return self._outermost if jax.default_backend() == "cpu" else self._plain
+        many = jax.default_backend() == "cpu" and cores() > 1
+        return self._outermost if many else self._plain
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Jitted:
     """`jax.jit` with the options that make networks fast on a CPU.
 
     Where a user's own transformation is under way it is plain `jax.jit`, since JAX takes compiler
-    options for the outermost program alone; so it is on other devices, and with releases of jaxlib
-    that the options were not measured with.
+    options for the outermost program alone; so it is on one core, on other devices, and with
+    releases of jaxlib that the options were not measured with.
 
     Example:
       >>> import jax.numpy as jnp

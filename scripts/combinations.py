@@ -23,7 +23,8 @@ from rvis.objectives import Objective
 from rvis.types import Model
 from rvis.visualize import Options
 
-UNITS = (1, 2)
+MEMBERS = (1, 2)
+"""Which of three objectives of a kind are drawn; two differ in nothing but numbers."""
 
 
 def spread(seen: dict, scale: float) -> rvis.types.Array:
@@ -33,39 +34,49 @@ def spread(seen: dict, scale: float) -> rvis.types.Array:
 
 
 def table(model: Model, layer: str) -> dict[str, Callable[[int], Objective]]:
-    """Each objective as a function of a unit."""
+    """Each objective as a function of which of three it is."""
     height, width, channels = rvis.layer_shapes(model)[layer]
     rng = np.random.default_rng(0)
+    noise = rng.uniform(size=(8, *model.input_shape)).astype(np.float32)
+    active = rvis.record(model, noise, layer)[layer].mean((0, 1, 2))
+    # With the next unit both factors of a product: where both are dead it has no gradient.
+    units = np.argsort(-np.minimum(active[:-1], active[1:]))[:3].tolist()
     vectors = rng.standard_normal((3, channels)).astype(np.float32)
     tensors = rng.standard_normal((3, height // 2, width // 2, channels)).astype(np.float32)
     photo = rng.uniform(size=(1, *model.input_shape)).astype(np.float32)
     seen = np.asarray(rvis.record(model, photo, layer)[layer][0])
     o = objectives
     return {
-        "neuron": lambda u: o.neuron(layer, u),
-        "neuron at a place": lambda u: o.neuron(layer, u, (0, u)),
-        "channel": lambda u: o.channel(layer, u),
-        "layer": lambda u: o.layer(layer),
-        "direction": lambda u: o.direction(layer, vectors[u]),
-        "direction, cosine": lambda u: o.direction(layer, vectors[u], cosine_power=2),
-        "direction of a neuron": lambda u: o.direction(layer, vectors[u], position=(0, u)),
-        "tensor direction": lambda u: o.tensor_direction(layer, tensors[u]),
-        "caricature": lambda u: o.tensor_direction(layer, seen * u, cosine_power=1),
-        "window": lambda u: o.tensor_direction(layer, tensors[u], position=(0, u)),
-        "product": lambda u: o.channel(layer, u) * o.neuron(layer, u + 1),
-        "schedule": lambda u: o.scheduled(o.channel(layer, u), {0: 1.0, 8: 1 + u / 100}),
-        "penalty": lambda u: o.channel(layer, u) + o.penalty(layer, regularizers.l1(1e-6, about=u)),
-        "weighted set": lambda u: o.channel(layer, u) + 0.5 * o.neuron(layer, u + 1),
-        "interpolation": lambda u: o.interpolate(o.channel(layer, 0), o.channel(layer, u)),
-        "path": lambda u: o.interpolate(o.channel(layer, 0), o.channel(layer, u), o.logit(u)),
-        "alignment": lambda u: o.channel(layer, u) + 0.1 * o.alignment(layer),
-        "diversity": lambda u: o.channel(layer, u) + 0.1 * o.diversity(layer),
-        "activation difference": lambda u: -o.match(layer, seen * u),
-        "match": lambda u: o.match(layer, seen * u),
-        "guide": lambda u: o.guide(layer, seen[u]),
-        "function": lambda u: o.function(spread, layer, float(u)),
-        "logit": lambda u: o.logit(u),
-        "probability": lambda u: o.probability(u),
+        "neuron": lambda i: o.neuron(layer, units[i]),
+        "neuron at a place": lambda i: o.neuron(layer, units[i], (0, i)),
+        "channel": lambda i: o.channel(layer, units[i]),
+        "layer": lambda i: o.layer(layer),
+        "direction": lambda i: o.direction(layer, vectors[i]),
+        "direction, cosine": lambda i: o.direction(layer, vectors[i], cosine_power=2),
+        "direction of a neuron": lambda i: o.direction(layer, vectors[i], position=(0, i)),
+        "tensor direction": lambda i: o.tensor_direction(layer, tensors[i]),
+        "caricature": lambda i: o.tensor_direction(layer, seen * i, cosine_power=1),
+        "window": lambda i: o.tensor_direction(layer, tensors[i], position=(0, i)),
+        "product": lambda i: o.channel(layer, units[i]) * o.neuron(layer, units[i] + 1),
+        "schedule": lambda i: o.scheduled(o.channel(layer, units[i]), {0: 1.0, 8: 1 + i / 100}),
+        "penalty": lambda i: (
+            o.channel(layer, units[i]) + o.penalty(layer, regularizers.l1(1e-6, about=i))
+        ),
+        "weighted set": lambda i: o.channel(layer, units[i]) + 0.5 * o.neuron(layer, units[i] + 1),
+        "interpolation": lambda i: o.interpolate(
+            o.channel(layer, units[0]), o.channel(layer, units[i])
+        ),
+        "path": lambda i: o.interpolate(
+            o.channel(layer, units[0]), o.channel(layer, units[i]), o.logit(i)
+        ),
+        "alignment": lambda i: o.channel(layer, units[i]) + 0.1 * o.alignment(layer),
+        "diversity": lambda i: o.channel(layer, units[i]) + 0.1 * o.diversity(layer),
+        "activation difference": lambda i: -o.match(layer, seen * i),
+        "match": lambda i: o.match(layer, seen * i),
+        "guide": lambda i: o.guide(layer, seen[i]),
+        "function": lambda i: o.function(spread, layer, float(i)),
+        "logit": lambda i: o.logit(i),
+        "probability": lambda i: o.probability(i),
     }
 
 
@@ -109,15 +120,15 @@ def main(arguments: list[str] | None = None) -> int:
                     options: Options = {"steps": a.steps, "facets": facets, "image": image}
                     options["progress"] = False
                     before = 0
-                    for i, unit in enumerate(UNITS):
-                        result = rvis.visualize(model, make(unit), **options)
+                    for i, member in enumerate(MEMBERS):
+                        result = rvis.visualize(model, make(member), **options)
                         if i == 0:
                             before = programs()
                     compiled += programs() - before
                     ends = rise(result)
                     if not ends > 0:  # a few steps' views can hide a climb
                         longer: Options = {**options, "steps": 4 * a.steps}
-                        ends = rise(rvis.visualize(model, make(UNITS[-1]), **longer))
+                        ends = rise(rvis.visualize(model, make(MEMBERS[-1]), **longer))
                     climbed[facets] += bool(ends > 0)
                     if not ends > 0:
                         failures.append(f"{name}, {image}, {title}, {facets}: {ends:.3g}")

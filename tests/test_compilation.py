@@ -22,6 +22,15 @@ def test_alone_it_is_compiled_once():
     assert double._cache_size() == 1
 
 
+@pytest.mark.skipif(not hasattr(double, "_plain"), reason="one form with this jaxlib")
+@pytest.mark.parametrize(("cores", "form"), [(1, "_plain"), (2, "_outermost")])
+def test_the_cores_choose_the_form(monkeypatch, cores, form):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    double.clear_cache()
+    double(jnp.float32(1))
+    assert getattr(double, form)._cache_size() == 1
+
+
 def closure(x):
     """Of one argument that nobody traces, and a number that somebody may."""
     return jit(lambda y: x * y)(jnp.float32(3))

@@ -671,17 +671,17 @@ def shared(name: str) -> pathlib.Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "shape", "classes", "first"),
+    ("name", "shape", "classes", "first"),
     [
-        ("mnist", "test", (10000, 28, 28, 1), 10, "0"),
-        ("cifar10.zip", "test", (10000, 32, 32, 3), 10, "airplane"),
-        ("tiny_imagenet_animals.zip", "val", (2550, 64, 64, 3), 51, "African_elephant"),
+        ("mnist", (10000, 28, 28, 1), 10, "0"),
+        ("cifar", (10000, 32, 32, 3), 10, "airplane"),
+        ("animals", (2550, 64, 64, 3), 51, "African_elephant"),
     ],
 )
 def test_a_real_set(
-    name: str, split: str, shape: tuple[int, ...], classes: int, first: str
+    name: str, shape: tuple[int, ...], classes: int, first: str, request: pytest.FixtureRequest
 ) -> None:
-    ds = data.load(shared(name), split)
+    ds = request.getfixturevalue(f"{name}_test")
     assert (ds.images.shape, len(ds.classes), ds.classes[0]) == (shape, classes, first)
     assert set(ds.labels.tolist()) == set(range(classes))
 

@@ -105,14 +105,17 @@ def test_effects_and_the_rest_sum_to_activations_times_gradient(model, layer, im
     found = groups.factorize(model, image, layer, k=3, steps=20, classes=[1, 0])
     activations = rvis.record(model, image, layer)[layer]
 
-    def logit(shift, number):
+    @jax.jit
+    @jax.grad
+    def gradient(shift, number):
         def tap(name, x):
             return x + shift if name == layer else x
 
         return model.apply(model.params, jnp.asarray(image[None]), tap=tap)[0, number]
 
-    zero = jnp.zeros_like(activations)
-    whole = np.array([(jax.grad(logit)(zero, c) * activations).sum() for c in (1, 0)])
+    activations = np.asarray(activations)
+    whole = [(gradient(np.zeros_like(activations), c) * activations).sum() for c in (1, 0)]
+    whole = np.asarray(whole)
     total = found.effects.sum(0) + found.rest
     np.testing.assert_allclose(total, whole, atol=1e-4 * np.abs(whole).max())
 

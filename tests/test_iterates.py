@@ -118,7 +118,7 @@ def test_the_numbers_are_leaves():
 
 @pytest.mark.parametrize("recipe", [1, 2, 3, 4])
 def test_recipes_raise_a_class(recipe):
-    model = rvis.load("cifar10_resnet_robust")
+    model = rvis.load("mnist_cnn_robust")
     options = iterates.yosinski(recipe, rate=300) | {"steps": 40, "progress": False}
     result = rvis.visualize(model, objectives.logit(8), **options)
     assert result.scores[-1] > result.scores[0] + 1

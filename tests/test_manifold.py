@@ -322,6 +322,8 @@ def test_misspelt_layers_get_the_nearest_name():
 
 def test_the_script_prints_tables_and_draws(tmp_path, capsys, monkeypatch, plane):
     monkeypatch.setattr(manifold, "toy", lambda key: plane)
+    digits = toys.pointwise(channels=1, classes=10, size=(28, 28))
+    monkeypatch.setattr(rvis, "load", {"digits": digits}.__getitem__)
     rng = np.random.default_rng(0)
     for split, count in (("train", 80), ("t10k", 20)):
         arrays = rng.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
@@ -332,10 +334,10 @@ def test_the_script_prints_tables_and_draws(tmp_path, capsys, monkeypatch, plane
             with gzip.open(tmp_path / f"{split}-{name}-ubyte.gz", "wb") as stream:
                 stream.write(header + array.astype(np.uint8).tobytes())
     out = tmp_path / "out"
-    words = f"{tmp_path} --model mnist_cnn --k 12 --images 20 --near 80 --quiet --out {out}"
+    words = f"{tmp_path} --model digits --k 12 --images 20 --near 80 --quiet --out {out}"
     assert script.main(words.split()) == 0
     printed = capsys.readouterr().out
-    assert "80 of 80 | 0 |" in printed and "| fc2 |" in printed
+    assert "80 of 80 | 0 |" in printed and "| dense |" in printed
     made = sorted(path.name for path in out.iterdir())
-    assert made == ["distance.png", "linear_mnist_cnn.png", "toy.png"]
+    assert made == ["distance.png", "linear_pointwise.png", "toy.png"]
     assert script.main([str(tmp_path / "nothing"), "--out", str(out)]) == 2

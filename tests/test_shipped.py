@@ -58,13 +58,13 @@ def test_the_card_of_the_clip_describes_its_file():
     assert {"data", "licence_of_data", "command", "seed", "recipe", "zero_shot"} <= set(card)
 
 
-@pytest.mark.parametrize("fact", ["colour", "shape", "position"])
-def test_the_clip_understands_combinations_that_it_never_saw(fact):
+def test_the_clip_understands_combinations_that_it_never_saw():
     card = json.loads((WEIGHTS / "clip" / "scenes" / "card.json").read_text())
-    told = card["zero_shot"]["held_out"][fact]
-    found = train.zero_shot(clip.load("scenes"), count=300, seed=3)[fact]
-    assert found >= 0.9
-    assert abs(found - told) < 0.07
+    accuracy = train.zero_shot(clip.load("scenes"), count=300, seed=3)
+    for fact in ("colour", "shape", "position"):
+        told, found = card["zero_shot"]["held_out"][fact], accuracy[fact]
+        assert found >= 0.9, fact
+        assert abs(found - told) < 0.07, fact
 
 
 def test_all_weights_together_are_small():
@@ -85,11 +85,11 @@ def test_accuracy_is_that_of_the_card(name, request):
     ("norm", "eps", "name"), [("l2", 0.5, "cifar10_resnet"), ("linf", 0.3, "mnist_cnn")]
 )
 def test_the_robust_network_withstands_what_the_standard_one_does_not(norm, eps, name, request):
-    sample = request.getfixturevalue(DATA[name]).take(slice(0, None, 100))
+    sample = request.getfixturevalue(DATA[name]).take(slice(0, None, 200))
     names = (name, f"{name}_robust")
     attack = Adversary(norm, eps, 10)
     standard, robust = (
-        rvis.evaluate(rvis.load(name), sample, adversary=attack, batch=100, progress=False)
+        rvis.evaluate(rvis.load(name), sample, adversary=attack, batch=50, progress=False)
         for name in names
     )
     assert standard < 0.2

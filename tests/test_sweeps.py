@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import PIL.Image
@@ -29,14 +28,14 @@ import sys, jax
 {before}
 from tests import toys
 import rvis
-result = rvis.sweep(toys.pointwise(width=12), "relu", out=sys.argv[1], steps={steps}, progress=False)
+result = rvis.sweep(toys.pointwise(width=12), "relu", out=sys.argv[1], steps=6, progress=False)
 print(jax.device_count(), jax.process_count(), result.images.shape)
 """
 
 
-def start(folder, *, before="", steps=6, flags=""):
+def start(folder, *, before="", flags=""):
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(before=before, steps=steps), str(folder)],
+        [sys.executable, "-c", CHILD.format(before=before), str(folder)],
         cwd=ROOT,
         env={
             **os.environ,
@@ -58,13 +57,13 @@ def finish(child):
 
 @pytest.fixture(scope="module")
 def whole():
-    return rvis.sweep(MODEL, "relu", **QUICK).images
+    return rvis.sweep(MODEL, "relu", **QUICK)
 
 
 def test_eight_devices_give_the_same_pictures(tmp_path, whole):
     said = finish(start(tmp_path, flags="--xla_force_host_platform_device_count=8"))
     assert said.split()[0] == "8"
-    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
 
 
 def test_two_processes_give_the_same_pictures(tmp_path, whole):
@@ -75,23 +74,30 @@ def test_two_processes_give_the_same_pictures(tmp_path, whole):
     children = [start(tmp_path, before=join.format(port, i)) for i in range(2)]
     for child in children:
         assert finish(child).splitlines()[-1].split()[1] == "2"
-    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
 
 
-def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path):
-    unbroken = rvis.sweep(MODEL, "relu", steps=2048, progress=False)
-    child = start(tmp_path, steps=2048)
-    units = tmp_path / "units"
-    limit = time.monotonic() + 200
-    while not (units.is_dir() and any(units.glob("*.npz"))) and time.monotonic() < limit:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    finished = len(list(units.glob("*.npz")))
-    assert 0 < finished < 12
-    resumed = rvis.sweep(MODEL, "relu", out=tmp_path, steps=2048, progress=False)
-    np.testing.assert_array_equal(resumed.images, unbroken.images)
-    np.testing.assert_array_equal(resumed.scores, unbroken.scores)
+# The fifth unit's file is written, but has not yet its name.
+DIES = """
+import os, signal
+rename, renamed = os.replace, []
+def replace(source, target):
+    renamed.extend([target] * (target.parent.name == "units" and target.suffix == ".npz"))
+    if len(renamed) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+os.replace = replace
+"""
+
+
+def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, whole):
+    child = start(tmp_path, before=DIES)
+    child.communicate(timeout=240)
+    assert child.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "units").glob("unit*.npz"))) == 4
+    resumed = rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
+    np.testing.assert_array_equal(resumed.images, whole.images)
+    np.testing.assert_array_equal(resumed.scores, whole.scores)
 
 
 def test_the_folder_of_a_finished_sweep(tmp_path):

@@ -44,9 +44,10 @@ def test_shapes_follow_objectives_and_facets(objective, facets, shape):
     assert result.show().size[0] > 90
 
 
-@pytest.mark.parametrize("model", [MODEL, GREY], ids=["colour", "grey"])
 @pytest.mark.parametrize("image", ["fourier", "pixel"])
-@pytest.mark.parametrize("size", [None, 5, (7, 4), (1, 9)])
+@pytest.mark.parametrize(
+    ("model", "size"), [(MODEL, None), (GREY, 5), (GREY, (7, 4)), (MODEL, (1, 9))]
+)
 def test_any_size_and_channels_and_the_score_rises(model, image, size):
     result = draw(objectives.channel("conv", 0), model, image=image, size=size, transforms=())
     height, width = (6, 8) if size is None else (size, size) if isinstance(size, int) else size

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from rvis import checkpoints, checks, taps
 from rvis.attribution.stream import Question, ask
-from rvis.compilation import jit
+from rvis.compilation import cores, jit
 from rvis.objectives import Objective
 from rvis.types import Array, Model
 
@@ -129,8 +129,7 @@ def _workers(pool: ThreadPoolExecutor) -> int:
     """
     if jax.default_backend() != "cpu" or pool.submit(_settings).result() != _settings():
         return 1
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    return cores()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,7 +145,7 @@ def encode_tokens(clip: CLIP, tokens: ArrayLike) -> np.ndarray:
     Example:
       >>> import numpy as np
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL, words=("red",))
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
       >>> clip.encode_tokens(small, np.zeros((2, small.config.context), int)).shape
       (2, 64)
     """
@@ -312,8 +312,8 @@ def classifier(
       >>> import numpy as np
       >>> import rvis
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle", "square"))
-      >>> model = clip.classifier(small, ["circle", "square"], templates=["a red {}"])
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
+      >>> model = clip.classifier(small, ["circle", "red"], templates=["a {}"])
       >>> image = np.full((48, 48, 3), 0.5, np.float32)
       >>> rvis.attribution.grad_cam(model, image, "circle").raw.shape
       (1, 6, 6)

@@ -344,9 +344,11 @@ def zero_shot(
       TypeError, ValueError: naming the argument.
 
     Example:
+      >>> import dataclasses
       >>> from rvis import clip
       >>> from rvis.clip import scenes, train
-      >>> small = clip.untrained(clip.SMALL, words=scenes.vocabulary())
+      >>> config = dataclasses.replace(clip.SMALL, layers=1, text_layers=1)
+      >>> small = clip.untrained(config, words=scenes.vocabulary())
       >>> sorted(train.zero_shot(small, count=8))
       ['background', 'colour', 'count', 'position', 'shape', 'size']
     """

@@ -67,12 +67,15 @@ class Algorithm(Protocol):
 
 @flax.struct.dataclass
 class AscentState:
-    """What an ascent carries from step to step; `recent` are the last two steps' scores."""
+    """What an ascent carries from step to step.
+
+    `recent` are the scores of the last two steps, where units are to be woken.
+    """
 
     step: Array
     position: PyTree
     optimizer: PyTree
-    recent: Array
+    recent: Array | None = None
     attention: Array | None = None
     best: tuple[Array, PyTree] | None = None
 
@@ -186,16 +189,16 @@ class Ascent:
             attention = jnp.zeros((self.facets, *self.image.shape[:2]))
         best = (jnp.float32(-jnp.inf), position) if self.best else None
         optimizer = self.optimizer.init(position)
-        recent = jnp.full(2, jnp.nan, jnp.float32)
+        recent = jnp.full(2, jnp.nan, jnp.float32) if self.woken else None
         return AscentState(jnp.int32(0), position, optimizer, recent, attention, best)
 
     def step(
         self, key: Array, state: AscentState, model: Model, problem: Problem
     ) -> tuple[AscentState, AscentInfo]:
         """One step up; see `Algorithm`."""
-        opened = None
-        if self.woken:
-            opened = (state.step < self.woken) | (state.recent[0] == state.recent[1])
+        opened, recent = None, state.recent
+        if recent is not None:
+            opened = (state.step < self.woken) | (recent[0] == recent[1])
         problem = problem.replace(  # type: ignore[attr-defined]
             objective=problem.objective.at_step(state.step)
         )
@@ -218,7 +221,8 @@ class Ascent:
             best = jax.tree.map(
                 lambda new, old: jnp.where(better, new, old), (score[1], state.position), best
             )
-        recent = jnp.stack([state.recent[1], score[0]])
+        if recent is not None:
+            recent = jnp.stack([recent[1], score[0]])
         state = AscentState(step, position, optimizer, recent, attention, best)
         return state, AscentInfo(*score)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rvis import checks
 from rvis.objectives.base import Activations, Combined, Objective, kind_field
+from rvis.objectives.texture import feature_products
 from rvis.types import Array, ArrayLike, PyTree
 
 
@@ -49,7 +50,7 @@ def _cosines(x: Array) -> Array:
     if x.shape[1] < x.shape[2]:
         products = jnp.square(jnp.einsum("apc,bqc->abpq", x, x)).sum((2, 3))
     else:
-        grams = jnp.einsum("npi,npj->nij", x, x)
+        grams = feature_products(x)
         products = jnp.einsum("aij,bij->ab", grams, grams)
     squares = jnp.diagonal(products)
     scale = jax.lax.rsqrt(jnp.maximum(squares, _TINY))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,7 +43,23 @@ def gram_matrix(activations: ArrayLike) -> Array:
             f"activations: (h, w, C) or (n, h, w, C) was expected, given shape {x.shape}"
         )
     flat = x.reshape(*x.shape[:-3], -1, x.shape[-1])
-    return jnp.swapaxes(flat, -1, -2) @ flat / flat.shape[-2]
+    return feature_products(flat) / flat.shape[-2]
+
+
+@jax.custom_jvp
+def feature_products(x: Array) -> Array:
+    """XᵀX, (..., C, C), of features (..., places, C).
+
+    Its gradient X(Ḡ + Ḡᵀ) is one product, where two would be found without the symmetry.
+    """
+    return jnp.swapaxes(x, -1, -2) @ x
+
+
+@feature_products.defjvp
+def _feature_products_slope(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    half = jnp.swapaxes(x, -1, -2) @ tangent
+    return feature_products(x), half + jnp.swapaxes(half, -1, -2)
 
 
 @flax.struct.dataclass

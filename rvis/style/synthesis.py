@@ -114,11 +114,11 @@ def transfer(
 
     Example:
       >>> import numpy as np, rvis
-      >>> model = rvis.load("cifar10_resnet")
+      >>> model = rvis.load("mnist_cnn")
       >>> rng = np.random.default_rng(0)
-      >>> content, style = rng.uniform(size=(2, 32, 32, 3)).astype(np.float32)
+      >>> content, style = rng.uniform(size=(2, 28, 28, 1)).astype(np.float32)
       >>> rvis.style.transfer(model, content, style, ratio=[0.1, 1], steps=3).images.shape
-      (2, 32, 32, 3)
+      (2, 28, 28, 1)
 
     Reference: Gatys, Ecker & Bethge 2016, Image style transfer using convolutional neural networks.
     """
@@ -233,8 +233,8 @@ def texture(
 
     Example:
       >>> import numpy as np, rvis
-      >>> model = rvis.load("cifar10_resnet")
-      >>> stripes = np.tile(np.float32([0.2, 0.8]), (32, 16))[..., None].repeat(3, -1)
+      >>> model = rvis.load("mnist_cnn")
+      >>> stripes = np.tile(np.float32([0.2, 0.8]), (28, 14))[..., None]
       >>> result = rvis.style.texture(model, stripes, steps=10)
       >>> bool(result.scores[-1] > result.scores[0])
       True

@@ -40,9 +40,14 @@ class Jitter:
     def __post_init__(self) -> None:
         normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
 
-    def draw(self, key: Array) -> Move:
-        """One move of those that `Jitter` chooses from."""
-        shift = jax.random.randint(key, (2,), -self.pixels, self.pixels + 1).astype(jnp.float32)
+    @property
+    def options(self) -> int:
+        """How many numbers it draws from, twice."""
+        return 2 * self.pixels + 1
+
+    def move(self, drawn: Array) -> Move:
+        """The move that two numbers below `options` stand for."""
+        shift = (drawn - self.pixels).astype(jnp.float32)
         return jnp.complex64(1), -lax.complex(shift[0], shift[1])
 
 
@@ -67,9 +72,15 @@ class Scale:
     def __post_init__(self) -> None:
         normalise(self, factors=_numbers("factors", self.factors, above=0, high=1e6))
 
-    def draw(self, key: Array) -> Move:
-        """One move of those that `Scale` chooses from."""
-        return 1 / _choice(key, self.factors).astype(jnp.complex64), jnp.complex64(0)
+    @property
+    def options(self) -> int:
+        """How many numbers it draws from."""
+        return len(self.factors)
+
+    def move(self, drawn: Array) -> Move:
+        """The move that a number below `options` stands for, the first of two."""
+        factor = jnp.asarray(self.factors, jnp.float32)[drawn[0]]
+        return 1 / factor.astype(jnp.complex64), jnp.complex64(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +104,14 @@ class Rotate:
     def __post_init__(self) -> None:
         normalise(self, degrees=_numbers("degrees", self.degrees, low=-360, high=360))
 
-    def draw(self, key: Array) -> Move:
-        """One move of those that `Rotate` chooses from."""
-        angle = jnp.deg2rad(_choice(key, self.degrees))
+    @property
+    def options(self) -> int:
+        """How many numbers it draws from."""
+        return len(self.degrees)
+
+    def move(self, drawn: Array) -> Move:
+        """The move that a number below `options` stands for, the first of two."""
+        angle = jnp.deg2rad(jnp.asarray(self.degrees, jnp.float32)[drawn[0]])
         return lax.complex(jnp.cos(angle), -jnp.sin(angle)), jnp.complex64(0)
 
 
@@ -154,11 +170,14 @@ class Roll:
     def __post_init__(self) -> None:
         normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
 
-    def rolled(self, key: Array, image: Array) -> Array:
-        """One draw of (H, W, C)."""
-        return jnp.roll(
-            image, jax.random.randint(key, (2,), -self.pixels, self.pixels + 1), axis=(0, 1)
-        )
+    @property
+    def options(self) -> int:
+        """How many numbers it draws from, twice."""
+        return 2 * self.pixels + 1
+
+    def rolled(self, drawn: Array, image: Array) -> Array:
+        """An image (H, W, C) as two numbers below `options` say."""
+        return jnp.roll(image, drawn - self.pixels, axis=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,7 +332,3 @@ def _numbers(argument: str, given: Any, **bounds: float) -> tuple[float, ...]:
     if not numbers:
         raise ValueError(f"{argument}: at least one number was expected, given none")
     return numbers
-
-
-def _choice(key: Array, options: tuple[float, ...]) -> Array:
-    return jnp.asarray(options, jnp.float32)[jax.random.randint(key, (), 0, len(options))]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rvis.transforms.looks import Blur, Noise
@@ -141,18 +142,19 @@ def _view(
     """One view of one image (H, W, C)."""
     turn, offset, moves = jnp.complex64(1), jnp.complex64(0), False
     flipped: Array | None = None
+    keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(chain)))
+    numbers = _numbers(chain, keys)
     if isinstance(chain[0], Roll):
-        image = chain[0].rolled(jax.random.fold_in(key, 0), image)
+        image = chain[0].rolled(numbers[0], image)
     for place, transform in enumerate(chain):
-        own = jax.random.fold_in(key, place)
         if isinstance(transform, Flip):
-            drawn = transform.draw(own)
+            drawn = transform.draw(keys[place])
             flipped = drawn if flipped is None else flipped ^ drawn
         elif isinstance(transform, (Jitter, Scale, Rotate, RandomCrop)):
             if isinstance(transform, RandomCrop):
-                first, shift = transform.draw(own, step, image.shape)
+                first, shift = transform.draw(keys[place], step, image.shape)
             else:
-                first, shift = transform.draw(own)
+                first, shift = transform.move(numbers[place])
             if flipped is not None:
                 # A flip before the move is the same flip after the move's mirror image.
                 first, shift = _mirrored(flipped, first, shift)
@@ -169,8 +171,27 @@ def _view(
             image = jnp.where(flipped[axis], jnp.flip(image, axis), image)
     for place, transform in enumerate(chain):
         if isinstance(transform, (Noise, Blur)):
-            image = transform.seen(jax.random.fold_in(key, place), step, image)
+            image = transform.seen(keys[place], step, image)
     return image
+
+
+def _numbers(chain: tuple[Transform, ...], keys: Array) -> dict[int, Array]:
+    """By its place, two random numbers for each transform that chooses among some `options`.
+
+    One draw for the whole chain: the generator is most of what there is to compile of a view.
+    """
+    options = {
+        place: transform.options
+        for place, transform in enumerate(chain)
+        if isinstance(transform, (Jitter, Scale, Rotate, Roll))
+    }
+    free = [place for place, count in options.items() if count > 1]
+    numbers = dict.fromkeys(options, jnp.zeros(2, jnp.int32))
+    if free:
+        draw = jax.vmap(lambda key, count: jax.random.randint(key, (2,), 0, count))
+        drawn = draw(keys[np.array(free)], np.array([options[place] for place in free]))
+        numbers |= dict(zip(free, drawn, strict=True))
+    return numbers
 
 
 def _mirrored(flipped: Array, turn: Array, offset: Array) -> Move:

@@ -50,10 +50,11 @@ def test_a_text_is_the_same_alone_and_in_any_batch(three):
 
 
 def test_a_picture_grows_through_sizes():
-    found = clip.invert(ONE, TEXTS[0], **{**QUICK, "sizes": None, "steps": 8})
-    assert found.config["sizes"] == [4, 8, 12] and found.images.shape == (12, 12, 3)
+    found = clip.invert(ONE, TEXTS[0], **{**QUICK, "sizes": (6, 12), "steps": 8})
+    assert found.config["sizes"] == [6, 12] and found.images.shape == (12, 12, 3)
     assert found.scores.shape == (8,)
-    assert _stages((4, 8, 12), 12, False, 340) == [(4, 90), (8, 90), (12, 160)]
+    assert _stages(None, 12, False, 340) == [(4, 90), (8, 90), (12, 160)]
+    assert _stages((4, 8, 12), 12, True, 340) == [(4, 90), (8, 90), (12, 160)]
     assert _stages(None, 12, True, 7) == [(12, 7)]
 
 
@@ -126,12 +127,15 @@ def test_augmented_copies():
     picture = np.full((12, 12, 3), 0.5, np.float32)
     key = jax.random.key(0)
     still = clip.Augment(0, 0, (1, 1), 1, 0, 0)
-    np.testing.assert_allclose(still(key, picture), picture, atol=1e-6)
+    moved, coloured = clip.Augment(colour=0, noise=0), clip.Augment(colour=0.5, noise=0)
+    noisy = clip.Augment(colour=0, noise=0.2)
+    looks = jax.jit(lambda *given: [a(*given) for a in (still, moved, coloured, noisy)])
+    kept, grey, tinted, rough = (np.asarray(look) for look in looks(key, picture))
+    np.testing.assert_allclose(kept, picture, atol=1e-6)
     # Grey stays grey wherever it is moved: what is outside is grey too.
-    np.testing.assert_allclose(clip.Augment(colour=0, noise=0)(key, picture), picture, atol=1e-5)
-    coloured = np.asarray(clip.Augment(colour=0.5, noise=0)(key, picture))
-    assert np.ptp(coloured, axis=(0, 1)).max() < 1e-5 and np.ptp(coloured[0, 0]) > 0.01
-    assert abs(np.std(clip.Augment(colour=0, noise=0.2)(key, picture)) - 0.2) < 0.03
+    np.testing.assert_allclose(grey, picture, atol=1e-5)
+    assert np.ptp(tinted, axis=(0, 1)).max() < 1e-5 and np.ptp(tinted[0, 0]) > 0.01
+    assert abs(np.std(rough) - 0.2) < 0.03
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ def small(bottleneck: bool) -> rvis.Model:
     model = registry.build(
         "cifar_resnet", weights="random", config=config, input_shape=(8, 8, 3), classes=tuple("abc")
     )
+    rng = np.random.default_rng(0)
     shifted = jax.tree.map(
-        lambda a: a + 0.1 * jax.random.uniform(jax.random.key(a.size), a.shape), model.params
+        lambda a: a + 0.1 * rng.random(a.shape, np.float32), jax.device_get(model.params)
     )
-    return model.replace(params=shifted)
+    return model.replace(params=jax.device_put(shifted))
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])

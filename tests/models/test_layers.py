@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -151,6 +151,7 @@ def stock_pool(window, stride, pads):
     pads=st.tuples(st.tuples(st.integers(0, 1), st.integers(0, 1)), st.just((0, 0))),
     ties=st.booleans(),
 )
+@example(size=(1, 5, 8), window=3, stride=3, pads=((0, 0), (0, 0)), ties=True)
 def test_max_pool(size, window, stride, pads, ties):
     x = normal(0, (*size, 2))
     x = jnp.round(x) if ties else x

@@ -459,6 +459,7 @@ def test_linen_module_s_own_tap_names_its_layers():
 def test_linen_module_s_own_relu_takes_a_rule():
     model = from_linen(Tapped())
     grad = jax.grad(lambda x, relu: model.apply(model.params, x, relu=relu).sum())
+    grad = jax.jit(grad, static_argnums=1)
     plain, guided = grad(IMAGES, jax.nn.relu), grad(IMAGES, taps.guided_relu)
     assert model.apply.takes_relu and not np.array_equal(plain, guided)
 
