@@ -15,7 +15,7 @@ from tqdm import tqdm
 from rvis import checks
 from rvis.likeness import spearman, structural_similarity
 from rvis.metrics.judge import Attribute, explained, summed
-from rvis.types import ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,15 +157,20 @@ def randomised(model: Model, names: Sequence[str], *, key: KeyLike = 0) -> Model
     leaves = []
     for number, (path, leaf) in enumerate(paths):
         if _part(path) in names and jnp.issubdtype(leaf.dtype, jnp.floating):
-            own = jax.random.fold_in(start, number)
-            if leaf.ndim > 1:
-                size = jnp.sqrt(jnp.mean(jnp.square(leaf)))
-                leaf = size * jax.random.normal(own, leaf.shape, leaf.dtype)
-            elif leaf.ndim == 1:
-                leaf = jax.random.permutation(own, leaf)
+            leaf = _noise(start, number, leaf)
         leaves.append(leaf)
     params = jax.tree_util.tree_unflatten(structure, leaves)
     return model.replace(params=params)  # type: ignore[attr-defined]
+
+
+@jax.jit
+def _noise(key: Array, number: ArrayLike, leaf: Array) -> Array:
+    """Noise in place of one weight; a vector's own values in another order."""
+    own = jax.random.fold_in(key, number)
+    if leaf.ndim == 1:
+        return jax.random.permutation(own, leaf)
+    size = jnp.sqrt(jnp.mean(jnp.square(leaf)))
+    return size * jax.random.normal(own, leaf.shape, leaf.dtype) if leaf.ndim else leaf
 
 
 def _part(path: tuple) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 import jax
@@ -244,5 +245,10 @@ def encoded(start: Array, spec: Parameterization, count: int, facets: int) -> An
             f"start: one image, or one for each of {count} objectives was expected, given "
             f"{start.shape[0]}"
         )
+    return _encoded(start, spec, count, facets)
+
+
+@partial(jax.jit, static_argnames=("spec", "count", "facets"))
+def _encoded(start: Array, spec: Parameterization, count: int, facets: int) -> Any:
     whole = jnp.broadcast_to(start[:, None], (count, facets, *spec.shape))
     return jax.vmap(jax.vmap(spec.encode))(whole)
