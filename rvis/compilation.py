@@ -55,8 +55,16 @@ class _Choosing:
         return self.__qualname__  # by name, as functions are pickled
 
     def _top(self) -> Any:
-        many = jax.default_backend() == "cpu" and cores() > 1
-        return self._outermost if many else self._plain
+        return self._outermost if chosen() else self._plain
+
+
+def chosen() -> bool:
+    """Whether `jit` gives its own form, whose last bits differ from those of `jax.jit`.
+
+    On a CPU with more than one core, or more than one process, so that a core each makes what one
+    process makes on all of them.
+    """
+    return jax.default_backend() == "cpu" and (cores() > 1 or jax.process_count() > 1)
 
 
 def cores() -> int:
@@ -69,7 +77,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Jitted:
     """`jax.jit` with the options that make networks fast on a CPU.
 
     Where a user's own transformation is under way it is plain `jax.jit`, since JAX takes compiler
-    options for the outermost program alone; so it is on one core, on other devices, and with
+    options for the outermost program alone; so it is on a single core, on other devices, and with
     releases of jaxlib that the options were not measured with.
 
     Example:

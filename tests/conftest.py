@@ -31,7 +31,7 @@ class Forgetful:
         if nextitem is not None and nextitem.path == item.path:
             return
         maps = pathlib.Path("/proc/self/maps")
-        if not maps.exists() or maps.read_bytes().count(b"\n") > 40_000:
+        if not maps.exists() or maps.read_bytes().count(b"\n") > 30_000:
             jax.clear_caches()
 
 

@@ -22,7 +22,10 @@ def test_alone_it_is_compiled_once():
     assert double._cache_size() == 1
 
 
-@pytest.mark.skipif(not hasattr(double, "_plain"), reason="one form with this jaxlib")
+@pytest.mark.skipif(
+    not hasattr(double, "_plain") or jax.default_backend() != "cpu",
+    reason="one form with this jaxlib, or on this device",
+)
 @pytest.mark.parametrize(("cores", "form"), [(1, "_plain"), (2, "_outermost")])
 def test_the_cores_choose_the_form(monkeypatch, cores, form):
     monkeypatch.setattr("rvis.compilation.cores", lambda: cores)

@@ -229,7 +229,7 @@ def test_the_gradient_is_the_adjoint(chain, shape):
 
 @pytest.mark.parametrize("name", ["lucid", "turns", "flips"])
 def test_the_gradient_is_that_of_autodiff(name, monkeypatch):
-    """Of chains whose moves have an adjoint of their own: the others are left to autodiff."""
+    """Of some of the chains whose moves have an adjoint of their own."""
 
     def gradient() -> jax.Array:
         def loss(x: jax.Array) -> jax.Array:

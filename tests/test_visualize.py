@@ -389,6 +389,17 @@ def test_every_parameterization_climbs(kind):
     assert result.show().width > 190
 
 
+def test_checks_for_nan_find_none():
+    with jax.debug_nans(True):
+        assert draw(objectives.channel("relu", 0), image="pixel").scores.shape == (4,)
+
+
+def test_a_model_in_double_precision():
+    with jax.enable_x64(True):
+        double = MODEL.replace(params=jax.tree.map(lambda x: x.astype("float64"), MODEL.params))
+        assert draw(objectives.channel("relu", 0), double).scores.shape == (4,)
+
+
 def test_a_cppn_is_shown_as_it_is():
     objective = objectives.channel("conv", 0)
     plain = draw(objective, image="cppn", transforms=())

@@ -155,7 +155,8 @@ class Ascent:
       facets: images in a group; more than one only where an objective couples them.
       woken: for this many first steps a ReLU that blocks all of an example's gradient lets its
         upward part through (tensorflow/lucid does so for 16), so that dead units can wake; later,
-        unless it is 0, only after two steps of the same score, so that one that died wakes again.
+        unless it is 0, only after two steps of the same score of the whole group, so that one that
+        died wakes again.
       maps: maps of the image after the step, see `rvis.iterates`; what they change is encoded anew.
       tile: side of the tiles by which the model sees the image, so that memory does not grow with
         it; each tile is scored by itself. None for the whole image at once.
@@ -189,7 +190,9 @@ class Ascent:
             attention = jnp.zeros((self.facets, *self.image.shape[:2]))
         best = (jnp.float32(-jnp.inf), position) if self.best else None
         optimizer = self.optimizer.init(position)
-        recent = jnp.full(2, jnp.nan, jnp.float32) if self.woken else None
+        # Two that differ, and that no check for NaN or infinity takes for a mishap.
+        most = float(np.finfo(np.float32).max)
+        recent = jnp.asarray([most, -most], jnp.float32) if self.woken else None
         return AscentState(jnp.int32(0), position, optimizer, recent, attention, best)
 
     def step(
@@ -222,7 +225,7 @@ class Ascent:
                 lambda new, old: jnp.where(better, new, old), (score[1], state.position), best
             )
         if recent is not None:
-            recent = jnp.stack([recent[1], score[0]])
+            recent = jnp.stack([recent[1], score[0].astype(recent.dtype)])
         state = AscentState(step, position, optimizer, recent, attention, best)
         return state, AscentInfo(*score)
 

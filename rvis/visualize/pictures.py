@@ -47,7 +47,8 @@ def visualize(
 
     The defaults are lucid's: a Fourier image with decorrelated colours, Adam at .05, 512 steps,
     random padding, jitter, scaling and rotation, and ReLUs that let a blocked gradient through for
-    the first 16 steps, and whenever a score stands still. On a robust network none of it is needed:
+    the first 16 steps, and whenever an objective's score, of all its facets, stands still. On a
+    robust network none of it is needed:
     `image="pixel", transforms=(), optimizer=rvis.optimizers.steepest(0.5), steps=60`.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import jax
 import jax.numpy as jnp
 
-from rvis import checkpoints, checks, core, images, transforms
+from rvis import checkpoints, checks, compilation, core, images, transforms
 from rvis.images import Parameterization
 from rvis.iterates import IterateMap
 from rvis.objectives import Objective
@@ -54,8 +54,9 @@ class Plan:
     def fingerprint(self, model: Model, layer: str) -> str:
         """Of all that a unit's picture depends on; neither chunks nor progress are among it."""
         parts = (self.algorithm, self.penalties, self.key, self.steps, self.start, self.snapshots)
+        form = (jax.default_backend(), compilation.chosen())
         return checkpoints.fingerprint(
-            parts, model.params, checkpoints.stable(model.apply), layer, jax.default_backend()
+            parts, model.params, checkpoints.stable(model.apply), layer, *form
         )
 
     def describe(self, model: Model, objective: Objective, *, function: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def sweep(
 
     All local devices share the work, and so do all processes of `jax.distributed`, each of which
     makes every n-th unit. On a CPU a unit's picture is the same to the bit on any number of devices
-    and processes and in any chunk; on an accelerator to rounding.
+    and processes and in any chunk, but for one process that has one core alone, whose program is
+    another; that and an accelerator's are the same to rounding.
 
     Args:
       model: any model.

@@ -71,6 +71,12 @@ def test_convolution(size, channels, kernel, strides, pads):
     assert_same(*both_convolutions(strides, pads), x, w)
 
 
+def test_a_wide_kernel_is_turned_matrix_by_matrix(monkeypatch):
+    monkeypatch.setattr(layers, "_WIDE", 1)
+    x, w = normal(0, (2, 6, 7, 3)), normal(1, (3, 2, 3, 4))
+    assert_same(*both_convolutions((1, 1), ((2, 0), (0, 3))), x, w)
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "pads"),
     [
