@@ -1,8 +1,8 @@
 """Every objective with every parameterization: does it run, climb, and compile once?
 
 Command:  python scripts/combinations.py [--models cifar10_resnet cifar10_resnet_robust inceptionv1]
-Time:     40 minutes on two cores for the three networks, most of it compilation; minutes with
-          `--models mnist_cnn`.
+Time:     on one core some half an hour for a CIFAR network, above an hour for InceptionV1, most of
+          it compilation; minutes with `--models mnist_cnn`.
 Prints:   a table: for each network and parameterization, how many of the objectives, drawn with one
           facet and with four, raised their score, and how many programs were compiled for each
           when drawn for a second unit (0 is right). Those that do not climb at first have another
