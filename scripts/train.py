@@ -26,6 +26,7 @@ import rvis
 from rvis import files
 from rvis.data import Dataset
 from rvis.models import convert, registry
+from rvis.models.average import average
 from rvis.models.deepen import deepen
 from rvis.train import Adversary, Recipe, describe
 
@@ -37,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("architecture", help="a name of rvis.list_models(), such as cifar_resnet")
     p.add_argument("data", type=Path)
     p.add_argument("--out", type=Path, required=True, help="the model's folder")
-    p.add_argument("--weights", default="random", help="a file to start from; random by default")
+    p.add_argument(
+        "--weights",
+        nargs="+",
+        default=["random"],
+        help="a file to start from, or several to start from the mean of; random by default",
+    )
     p.add_argument(
         "--config",
         type=json.loads,
@@ -46,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
         """'{"stages": [1, 1, 1], "widths": [16, 32, 64]}'; beside weights, stages to grow to""",
     )
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--epochs", type=int, default=default.epochs)
+    p.add_argument(
+        "--epochs", type=int, default=default.epochs, help="0 writes the weights it starts from"
+    )
     p.add_argument("--batch", type=int, default=default.batch)
     p.add_argument("--learning-rate", type=float, default=default.learning_rate)
     p.add_argument("--schedule", choices=("onecycle", "cosine"), default=default.schedule)
@@ -80,8 +88,9 @@ def command(arguments: list[str], paths: tuple[str, ...]) -> str:
 
 def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
     """The network to go on from, or an untrained one for the images and classes of the data."""
-    if a.weights != "random":
-        model = rvis.load(a.architecture, weights=a.weights)
+    if a.weights != ["random"]:
+        models = [rvis.load(a.architecture, weights=file) for file in a.weights]
+        model = average(models, training.images) if len(models) > 1 else models[0]
         if set(a.config) - {"stages"}:
             raise ValueError(f"config: beside weights, stages alone can grow, given {a.config}")
         return deepen(model, a.config["stages"], key=a.seed) if a.config else model
@@ -104,36 +113,39 @@ def main(arguments: list[str] | None = None) -> int:
         if a.norm:
             size = a.attack_step_size or (1.25 * a.eps if a.attack_steps == 1 else None)
             adversary = Adversary(a.norm, a.eps, a.attack_steps, size)
-        recipe = Recipe(
-            epochs=a.epochs,
-            batch=a.batch,
-            learning_rate=a.learning_rate,
-            schedule=a.schedule,
-            weight_decay=a.weight_decay,
-            label_smoothing=a.label_smoothing,
-            crop=a.crop,
-            flip=not a.no_flip,
-            cutout=a.cutout,
-            small=a.small,
-            small_epochs=a.small_epochs,
-            ema=a.ema,
-            adversary=adversary,
-        )
+        recipe = None
+        if a.epochs != 0:
+            recipe = Recipe(
+                epochs=a.epochs,
+                batch=a.batch,
+                learning_rate=a.learning_rate,
+                schedule=a.schedule,
+                weight_decay=a.weight_decay,
+                label_smoothing=a.label_smoothing,
+                crop=a.crop,
+                flip=not a.no_flip,
+                cutout=a.cutout,
+                small=a.small,
+                small_epochs=a.small_epochs,
+                ema=a.ema,
+                adversary=adversary,
+            )
         attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
         training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
         model = start(a, training)
         started = time.perf_counter()
         a.out.mkdir(parents=True, exist_ok=True)
         checkpoint = a.out / "checkpoint.npz"
-        model = rvis.train(
-            model,
-            training,
-            recipe,
-            key=a.seed,
-            checkpoint=checkpoint,
-            test=test.take(slice(0, None, 10)),
-            report=lambda line: print(line, flush=True),
-        )
+        if recipe is not None:
+            model = rvis.train(
+                model,
+                training,
+                recipe,
+                key=a.seed,
+                checkpoint=checkpoint,
+                test=test.take(slice(0, None, 10)),
+                report=lambda line: print(line, flush=True),
+            )
         minutes = (time.perf_counter() - started) / 60
         about = registry.describe(model)
         convert.save(a.out / "weights.safetensors", model, about)
@@ -154,9 +166,9 @@ def main(arguments: list[str] | None = None) -> int:
         "name": a.out.name,
         "data": a.data_name or a.data.name,
         "licence_of_data": a.licence,
-        "command": command(arguments or sys.argv[1:], (str(a.data), a.weights)),
+        "command": command(arguments or sys.argv[1:], (str(a.data), *a.weights)),
         "seed": a.seed,
-        "recipe": describe(recipe),
+        "recipe": describe(recipe) if recipe is not None else None,
         "minutes": round(minutes, 1),
         "device": str(jax.devices()[0]),
         "test_images": len(test),

@@ -72,6 +72,15 @@ def test_a_configuration_beside_weights_is_refused(trained, digits, tmp_path, ca
     assert "config: beside weights, stages alone can grow" in capsys.readouterr().err
 
 
+def test_the_mean_of_several_weights_is_written_without_training(trained, digits, tmp_path):
+    weights = str(trained / "weights.safetensors")
+    words = ["mnist_cnn", str(digits), "--weights", weights, weights, "--epochs", "0"]
+    assert train.main([*words, "--attacked", "10", "--out", str(tmp_path / "mean")]) == 0
+    card = json.loads((tmp_path / "mean" / "card.json").read_text())
+    assert card["recipe"] is None and card["minutes"] == 0
+    assert card["accuracy"] == json.loads((trained / "card.json").read_text())["accuracy"]
+
+
 def test_evaluation_agrees_with_the_card(trained, digits, capsys):
     assert evaluate.main([str(trained), str(digits)]) == 0
     assert "clean" in capsys.readouterr().out

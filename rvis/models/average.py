@@ -1,0 +1,90 @@
+"""One network out of several: the mean of their weights, with BatchNorm statistics of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checks
+from rvis.models import registry
+from rvis.types import Array, Model, PyTree
+
+
+@jax.jit
+def _statistics(model: Model, images: Array) -> PyTree:
+    """The statistics of one batch, freed of the momentum with which a module mixes them in."""
+    from_zero, from_one = (
+        model.apply.train(  # type: ignore[attr-defined]
+            {
+                name: leaves if name == "params" else jax.tree.map(lambda a: 0 * a + past, leaves)
+                for name, leaves in model.params.items()
+            },
+            images.astype(jnp.float32) / 255,
+        )[1]
+        for past in (0.0, 1.0)
+    )
+    return jax.tree.map(lambda a, b: a / (1 - (b - a)), from_zero, from_one)
+
+
+def average(models: Sequence[Model], images: np.ndarray, *, batch: int = 250) -> Model:
+    """The network whose weights are the mean of those of several trained ones.
+
+    It helps where the networks come from one start, such as the ends of successive training runs:
+    their mean then lies in the same basin, and often generalises better than each of them. The
+    running statistics of its BatchNorms are computed anew, as the mean over batches of `images`.
+
+    Args:
+      models: networks of one architecture and input, that can be trained.
+      images: training images, (n, H, W, C), uint8, as large as the models' input.
+      batch: images at once; those that do not fill the last batch are left out.
+
+    Returns:
+      A model of the first one's name and classes.
+
+    Raises:
+      ValueError: naming `models`, if there are none, or they differ in more than weights or cannot
+        be trained, or `images` or `batch`, if they do not fit.
+      TypeError: naming `images`, if they are not uint8.
+
+    Reference: Wortsman et al. 2022, Model soups, eq. 1 (the uniform soup); Izmailov et al. 2018,
+      Averaging weights leads to wider optima and better generalization, sect. 3.2 (the statistics).
+
+    Example:
+      >>> import numpy as np, rvis
+      >>> from rvis.models.average import average
+      >>> model, images = rvis.load("cifar10_resnet_narrow"), np.zeros((4, 32, 32, 3), np.uint8)
+      >>> average([model, model], images, batch=2).input_shape
+      (32, 32, 3)
+    """
+    if not models:
+        raise ValueError("models: at least one was expected, given none")
+    first = models[0]
+    for model in models:
+        if not getattr(model.apply, "takes_train", False):
+            raise ValueError(f"models: {model.name} cannot be trained: its module takes no train=")
+        if registry.describe(model) != registry.describe(first):
+            raise ValueError(
+                f"models: networks that differ in weights alone were expected, given "
+                f"{registry.describe(first)} and {registry.describe(model)}"
+            )
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise TypeError(f"images: uint8 values were expected, given {images.dtype}")
+    if images.shape[1:] != first.input_shape:
+        raise ValueError(
+            f"images: (n, {', '.join(map(str, first.input_shape))}) was expected, given "
+            f"{images.shape}"
+        )
+    if checks.count("batch", batch) > len(images):
+        raise ValueError(f"batch: at most {len(images)} images were expected, given {batch}")
+    params = jax.tree.map(lambda *a: sum(a) / len(a), *(model.params for model in models))
+    mean = first.replace(params=params)  # type: ignore[attr-defined]
+    batches = [
+        _statistics(mean.unnamed(), images[i : i + batch])
+        for i in range(0, len(images) - batch + 1, batch)
+    ]
+    statistics = jax.tree.map(lambda *a: sum(a) / len(a), *batches)
+    return mean.replace(params={**params, **statistics})
