@@ -16,16 +16,15 @@ from rvis.types import Array, Model, PyTree
 @jax.jit
 def _statistics(model: Model, images: Array) -> PyTree:
     """The statistics of one batch, freed of the momentum with which a module mixes them in."""
-    from_zero, from_one = (
-        model.apply.train(  # type: ignore[attr-defined]
-            {
-                name: leaves if name == "params" else jax.tree.map(lambda a: 0 * a + past, leaves)
-                for name, leaves in model.params.items()
-            },
-            images.astype(jnp.float32) / 255,
-        )[1]
-        for past in (0.0, 1.0)
-    )
+
+    def after(past: float) -> PyTree:
+        start = {
+            name: leaves if name == "params" else jax.tree.map(lambda a: 0 * a + past, leaves)
+            for name, leaves in model.params.items()
+        }
+        return model.apply.train(start, images.astype(jnp.float32) / 255)[1]  # type: ignore[attr-defined]
+
+    from_zero, from_one = after(0.0), after(1.0)
     return jax.tree.map(lambda a, b: a / (1 - (b - a)), from_zero, from_one)
 
 
