@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import jax
 import jaxlib
@@ -19,9 +20,16 @@ cores inside a loop too, where that library takes one. Measured with jaxlib 0.10
 core that library is the faster, by a tenth there and by a third on 28-pixel digits."""
 
 
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
 # A thread of its own has no transformation under way, wherever this room is first imported.
 with ThreadPoolExecutor(1) as _pool:
     _CLEAN = _pool.submit(current_trace).result()
+
+
+_HERE = threading.local()
+"""Of each thread: whether its programs are to run on one core."""
 
 
 class Jitted(Protocol):
@@ -32,13 +40,16 @@ class Jitted(Protocol):
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.eval_shape`, keeping the trace for calls to come."""
 
+    def clear_cache(self) -> None:
+        """Forgets the compiled programs."""
+
 
 class _Choosing:
     """A jitted function in two forms; that of the outermost program answers for both."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        self._outermost = jax.jit(function, compiler_options=_OPTIONS, **options)
-        self._plain = jax.jit(function, **options)
+        self._outermost: Any = jax.jit(function, compiler_options=_OPTIONS, **options)
+        self._plain: Any = jax.jit(function, **options)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,8 +65,16 @@ class _Choosing:
     def __reduce__(self) -> str:
         return self.__qualname__  # by name, as functions are pickled
 
+    def _cache_size(self) -> int:
+        return self._outermost._cache_size() + self._plain._cache_size()
+
+    def clear_cache(self) -> None:
+        self._outermost.clear_cache()
+        self._plain.clear_cache()
+
     def _top(self) -> Any:
-        return self._outermost if chosen() else self._plain
+        alone = getattr(_HERE, "alone", False)
+        return self._outermost if chosen() and not alone else self._plain
 
 
 def chosen() -> bool:
@@ -89,3 +108,48 @@ def jit(function: Callable[..., Any], **options: Any) -> Jitted:
     if jaxlib.__version__.split(".")[:2] != ["0", "10"]:
         return cast(Jitted, jax.jit(function, **options))
     return cast(Jitted, _Choosing(function, options))
+
+
+_SETTINGS = (
+    "jax_default_device",
+    "jax_default_matmul_precision",
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_enable_x64",
+)
+
+
+def _settings() -> tuple[Any, ...]:
+    mesh = jax.sharding.get_abstract_mesh()
+    return *(getattr(jax.config, name) for name in _SETTINGS), mesh
+
+
+def abreast(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
+    """What `work` makes of every item, in their order; on a CPU each core takes one at a time.
+
+    A loop over a small network keeps little more than one core busy, however many there are.
+    Measured on two, with a 28-pixel network: two such loops at once take the time of one, in turn
+    1.9 times that. Programs of `jit` take the form that is the faster on one core, however many
+    items and cores there are, so that neither changes their bits. Items are worked on in turn on
+    other devices and under JAX's context managers, which other threads do not see.
+
+    Example:
+      >>> from rvis.compilation import abreast
+      >>> abreast(lambda x: 2 * x, (1, 2))
+      [2, 4]
+    """
+
+    def alone(item: _Item) -> _Made:
+        before = getattr(_HERE, "alone", False)
+        _HERE.alone = True
+        try:
+            return work(item)
+        finally:
+            _HERE.alone = before
+
+    items = list(items)
+    if jax.default_backend() == "cpu" and len(items) > 1 and cores() > 1:
+        with ThreadPoolExecutor(min(len(items), cores())) as pool:
+            if pool.submit(_settings).result() == _settings() and current_trace() == _CLEAN:
+                return list(pool.map(alone, items))
+    return [alone(item) for item in items]

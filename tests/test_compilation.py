@@ -2,13 +2,14 @@
 
 import copy
 import pickle
+import threading
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from rvis import core
-from rvis.compilation import jit
+from rvis.compilation import abreast, jit
 
 
 @jit
@@ -58,3 +59,42 @@ def test_it_may_stand_in_other_transformations(inside):
 def test_it_is_pickled_by_name():
     assert pickle.loads(pickle.dumps(core.run)) is core.run
     assert copy.deepcopy(core.run) is core.run
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("items", [1, 3])
+def test_work_abreast_is_of_one_form_and_in_order(monkeypatch, cores, items):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    double.clear_cache()
+    made = abreast(lambda x: float(double(jnp.float32(x))), range(items))
+    assert made == [2 * x for x in range(items)]
+    assert getattr(double, "_plain", double)._cache_size() == 1 == double._cache_size()
+
+
+def test_work_abreast_runs_side_by_side(monkeypatch):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 2)
+    if jax.default_backend() == "cpu":
+        meet = threading.Barrier(2, timeout=10)
+        assert len(abreast(lambda _: meet.wait(), range(2))) == 2
+
+
+@pytest.mark.parametrize(
+    "within", [lambda: jax.enable_x64(True), lambda: jax.debug_nans(True)], ids=["x64", "nans"]
+)
+def test_work_abreast_stays_under_a_context_of_jax(monkeypatch, within):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 2)
+    with within():
+        threads = abreast(lambda _: threading.current_thread(), range(2))
+    assert set(threads) == {threading.main_thread()}
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_an_error_in_work_abreast_is_raised_and_leaves_nothing(monkeypatch, cores):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    with pytest.raises(ZeroDivisionError):
+        abreast(lambda x: 1 / x, [1, 0, 2])
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 2)
+    double.clear_cache()
+    double(jnp.float32(1))
+    if jax.default_backend() == "cpu":
+        assert getattr(double, "_outermost", double)._cache_size() == 1

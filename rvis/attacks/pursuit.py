@@ -17,6 +17,7 @@ from tqdm import tqdm
 from rvis import checkpoints, checks, core
 from rvis.attacks.losses import Verdict
 from rvis.attacks.result import AttackResult, Request, conclude, lanes, own_keys
+from rvis.compilation import abreast, cores
 from rvis.types import Array, ArrayLike, Model, PyTree
 
 Keep = Literal["best", "first", "last"]
@@ -128,9 +129,10 @@ def pursue(
 ) -> Found:
     """Runs a plan; where it is content with the first success, images leave when they are fooled.
 
-    As many images as there are lanes run side by side, a piece of the steps at a time; a lane whose
-    image is done takes the next one from its start. So one program of fixed width serves any number
-    of images, and what an image meets depends neither on the others nor on its lane.
+    As many images as there are lanes run side by side, on a CPU in a group for each core, a piece
+    of the steps at a time; a lane whose image is done takes the next one from its start. So one
+    program of fixed width serves any number of images, and what an image meets depends neither on
+    the others nor on its lane.
 
     Args:
       plan: of the request's images.
@@ -188,6 +190,47 @@ def pursue(
     return found
 
 
+@dataclasses.dataclass
+class _Lanes:
+    """Lanes that one program computes, and what is in them.
+
+    Attributes:
+      image: which each holds, −1 for none.
+      done: how many steps of it.
+      fresh: which begin with the next piece.
+      state: of the attack, once there is one.
+    """
+
+    image: np.ndarray
+    done: np.ndarray
+    fresh: np.ndarray
+    state: PyTree = None
+
+    @classmethod
+    def empty(cls, width: int) -> _Lanes:
+        return cls(np.full(width, -1), np.zeros(width, np.int32), np.zeros(width, bool))
+
+    def fill(self, queue: list[int]) -> None:
+        """Gives the next images to lanes that hold none."""
+        free = self.image < 0
+        self.fresh = free & (np.cumsum(free) <= len(queue))
+        self.image[self.fresh] = [queue.pop() for _ in range(self.fresh.sum())]
+        self.done[self.fresh] = 0
+
+    @property
+    def busy(self) -> np.ndarray:
+        """Lanes that hold an image."""
+        return np.flatnonzero(self.image >= 0)
+
+
+class _Piece(NamedTuple):
+    """What one piece told of the lanes of a group."""
+
+    losses: np.ndarray
+    best: Best
+    leaving: np.ndarray
+
+
 def _rounds(
     plan: Plan,
     request: Request,
@@ -200,53 +243,58 @@ def _rounds(
 ) -> Iterator[np.ndarray]:
     """Runs piece after piece, writes what ends into `found`, and yields those images' numbers."""
     queue = list(np.flatnonzero(waiting)[::-1])
-    lane = np.full(width, -1)
-    done = np.zeros(width, np.int32)
     problem, position = jax.tree.map(np.asarray, (plan.problem, plan.position))
-    state: PyTree = None
-    while queue or (lane >= 0).any():
-        fresh = (lane < 0) & (np.cumsum(lane < 0) <= len(queue))
-        if fresh.any() or state is None:
-            lane[fresh] = [queue.pop() for _ in range(fresh.sum())]
-            done[fresh] = 0
-            # Lanes for which no image is left repeat another's.
-            rows = np.where(lane >= 0, lane, lane.max())
-            keys = _keys(request.key, request.numbers[rows], attempt)
-            own_problem, own_position = _rows((problem, position), rows)
+    count = cores() if jax.default_backend() == "cpu" else 1
+    groups = [_Lanes.empty(width) for _ in range(min(count, -(-len(queue) // width)))]
+
+    def advance(group: _Lanes) -> _Piece:
+        # Lanes for which no image is left repeat another's.
+        rows = np.where(group.image >= 0, group.image, group.image.max())
+        keys = _keys(request.key, request.numbers[rows], attempt)
+        own_problem, own_position = _rows((problem, position), rows)
+        if group.fresh.any():
             started = core.init(plan.attack, keys, own_position)
-            state = started if state is None else _merged(fresh, started, state)
-        state, told = core.run(
-            plan.attack, keys, state, request.model, own_problem, steps=piece, piece=True
+            old = group.state
+            group.state = started if old is None else _merged(group.fresh, started, old)
+        group.state, told = core.run(
+            plan.attack, keys, group.state, request.model, own_problem, steps=piece, piece=True
         )
-        told = np.asarray(told)
-        busy = np.flatnonzero(lane >= 0)
-        _refuse_nan(told[busy], lane[busy])
-        for i in busy:
-            found.losses[lane[i], done[i] : done[i] + piece] = told[i]
-        done += piece
-        out = done[busy] >= plan.steps
-        best = state.best
+        group.done += piece
+        busy = group.busy
+        out = group.done[busy] >= plan.steps
+        best = group.state.best
         if out.any():
-            best = _settled(plan.attack, state, request.model, own_problem).best
+            best = _settled(plan.attack, group.state, request.model, own_problem).best
         if stopping:
             # Not the settled one: whether there is one depends on the other lanes.
-            out |= np.asarray(state.best.fooled)[busy]
-        leaving = busy[out]
-        if leaving.size:
+            out |= np.asarray(group.state.best.fooled)[busy]
+        if out.any():
             best = jax.tree.map(np.asarray, best)
-            some = lane[leaving]
-            found.images[some] = best.image[leaving]
-            found.scores[some] = best.score[leaving]
-            found.fooled[some] = best.fooled[leaving]
-            found.since[some] = best.since[leaving]
-            if stopping:
-                # What lanes computed after the first success depends on the piece.
-                late = (
-                    np.arange(plan.steps) > np.where(best.fooled, best.since, plan.steps)[:, None]
-                )
-                found.losses[some] = np.where(late[leaving], np.nan, found.losses[some])
-            lane[leaving] = -1
-            yield some
+        return _Piece(np.asarray(told), best, busy[out])
+
+    while True:
+        for group in groups:
+            group.fill(queue)
+        working = [group for group in groups if group.busy.size]
+        if not working:
+            return
+        for group, (told, best, leaving) in zip(working, abreast(advance, working), strict=True):
+            _refuse_nan(told[group.busy], group.image[group.busy])
+            for i in group.busy:
+                found.losses[group.image[i], group.done[i] - piece : group.done[i]] = told[i]
+            if leaving.size:
+                some = group.image[leaving]
+                found.images[some] = best.image[leaving]
+                found.scores[some] = best.score[leaving]
+                found.fooled[some] = best.fooled[leaving]
+                found.since[some] = best.since[leaving]
+                if stopping:
+                    # What lanes computed after the first success depends on the piece.
+                    ends = np.where(best.fooled, best.since, plan.steps)
+                    late = np.arange(plan.steps) > ends[:, None]
+                    found.losses[some] = np.where(late[leaving], np.nan, found.losses[some])
+                group.image[leaving] = -1
+                yield some
 
 
 def _piece(steps: int, most: int) -> int:

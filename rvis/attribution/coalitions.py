@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +18,7 @@ from tqdm import tqdm
 
 from rvis import checkpoints, checks, taps
 from rvis.attribution.stream import Question, ask
-from rvis.compilation import cores, jit
+from rvis.compilation import abreast, cores, jit
 from rvis.objectives import Objective
 from rvis.types import Array, Model
 
@@ -110,28 +108,6 @@ def _evaluate(
     return lax.fori_loop(0, -(-count // width), block, start)
 
 
-_SETTINGS = (
-    "jax_default_device",
-    "jax_default_matmul_precision",
-    "jax_debug_nans",
-    "jax_disable_jit",
-    "jax_enable_x64",
-)
-
-
-def _settings() -> tuple[Any, ...]:
-    return tuple(getattr(jax.config, name) for name in _SETTINGS)
-
-
-def _workers(pool: ThreadPoolExecutor) -> int:
-    """Threads to share the work: a core's each on a CPU, where a network that is small leaves some
-    idle; 1 on other devices, and under JAX's context managers, which other threads do not see.
-    """
-    if jax.default_backend() != "cpu" or pool.submit(_settings).result() != _settings():
-        return 1
-    return cores()
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A checked game: n examples, p players, and b baselines to draw from (0 where fixed)."""
@@ -172,15 +148,13 @@ class Plan:
             )
             return np.asarray(values)[: len(numbers)]
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            workers = _workers(pool)
-            size = -(-self.chunk // (workers * self.width)) * self.width
-            for first in range(0, count, self.chunk):
-                numbers = np.arange(first, min(first + self.chunk, count))
-                parts = np.split(numbers, range(size, len(numbers), size))
-                values = map(part, parts) if workers == 1 else pool.map(part, parts)
-                found[numbers] = np.concatenate(list(values))
-                bar.update(len(numbers))
+        workers = cores() if jax.default_backend() == "cpu" else 1
+        size = -(-self.chunk // (workers * self.width)) * self.width
+        for first in range(0, count, self.chunk):
+            numbers = np.arange(first, min(first + self.chunk, count))
+            parts = np.split(numbers, range(size, len(numbers), size))
+            found[numbers] = np.concatenate(abreast(part, parts))
+            bar.update(len(numbers))
         if not np.isfinite(found).all():
             raise FloatingPointError("target: a coalition's value is NaN or infinite")
         return found
