@@ -124,14 +124,23 @@ def _settings() -> tuple[Any, ...]:
     return *(getattr(jax.config, name) for name in _SETTINGS), mesh
 
 
-def abreast(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
+def abreast(
+    work: Callable[[_Item], _Made], items: Iterable[_Item], *, single: bool = True
+) -> list[_Made]:
     """What `work` makes of every item, in their order; on a CPU each core takes one at a time.
 
     A loop over a small network keeps little more than one core busy, however many there are.
     Measured on two, with a 28-pixel network: two such loops at once take the time of one, in turn
-    1.9 times that. Programs of `jit` take the form that is the faster on one core, however many
-    items and cores there are, so that neither changes their bits. Items are worked on in turn on
-    other devices and under JAX's context managers, which other threads do not see.
+    1.9 times that. Items are worked on in turn on other devices and under JAX's context managers,
+    which other threads do not see.
+
+    Args:
+      work: pure, and mostly compiled programs.
+      items: what to work on.
+      single: whether programs of `jit` take the form that is the faster on one core, however many
+        items and cores there are, so that neither changes their bits; else the form that they have
+        elsewhere, which is the faster where items are few: on 32 pixels, two at once then take .8
+        of the time that they take in turn, and .65 in the other form.
 
     Example:
       >>> from rvis.compilation import abreast
@@ -141,7 +150,7 @@ def abreast(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Mad
 
     def alone(item: _Item) -> _Made:
         before = getattr(_HERE, "alone", False)
-        _HERE.alone = True
+        _HERE.alone = single
         try:
             return work(item)
         finally:

@@ -161,6 +161,19 @@ def test_chunks_change_no_picture(chunk):
     assert [i for outcome in outcomes for i in outcome.rows] == list(range(5))
 
 
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_cores_change_no_picture(monkeypatch, cores):
+    whole = drive(chunk=5, width=1)[0]
+    monkeypatch.setattr("rvis.core.runner.cores", lambda: cores)
+    if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
+        assert core.at_once(1) == cores
+    outcomes = drive(width=1)
+    assert len(outcomes) == -(-5 // core.at_once(1))
+    np.testing.assert_array_equal(np.concatenate([o.images for o in outcomes]), whole.images)
+    scores = np.concatenate([o.info.score for o in outcomes])
+    np.testing.assert_array_equal(scores, whole.info.score)
+
+
 def test_snapshots_are_the_pictures_after_so_many_steps():
     (outcome,) = drive(snapshots=(0, 2, 6), chunk=5)
     np.testing.assert_array_equal(outcome.snapshots[0], 0.5)
@@ -233,10 +246,10 @@ class Interrupted:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
-def test_ctrl_c_and_resume_give_the_unbroken_pictures(monkeypatch, tmp_path, after):
-    whole = np.concatenate([o.images for o in drive(snapshots=(2,), chunk=2, width=2)])
-    options = {"snapshots": (2,), "chunk": 2, "width": 2, "checkpoint": tmp_path}
+@pytest.mark.parametrize(("after", "width"), [(0, 2), (1, 2), (3, 2), (3, 1)])
+def test_ctrl_c_and_resume_give_the_unbroken_pictures(monkeypatch, tmp_path, after, width):
+    whole = np.concatenate([o.images for o in drive(snapshots=(2,), chunk=2, width=width)])
+    options = {"snapshots": (2,), "chunk": 2, "width": width, "checkpoint": tmp_path}
     with monkeypatch.context() as patched:
         patched.setattr(core.runner, "tqdm", Interrupted(after))
         with pytest.raises(KeyboardInterrupt):

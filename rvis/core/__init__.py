@@ -2,7 +2,7 @@
 
 from rvis.core.ascent import Algorithm, Ascent, AscentInfo, AscentState, Problem, energy
 from rvis.core.lbfgs import BoxLBFGS, BoxState
-from rvis.core.runner import Outcome, drive, init, run, segment_length, width_for
+from rvis.core.runner import Outcome, at_once, drive, init, run, segment_length, width_for
 
 __all__ = [
     "Algorithm",
@@ -13,6 +13,7 @@ __all__ = [
     "BoxState",
     "Outcome",
     "Problem",
+    "at_once",
     "drive",
     "energy",
     "init",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from rvis import checkpoints
-from rvis.compilation import jit
+from rvis.compilation import abreast, cores, jit
 from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
@@ -120,6 +120,22 @@ def width_for(shape: tuple[int, int, int], facets: int = 1) -> int | None:
     return max(1, min(4, 8192 // (shape[0] * shape[1] * facets)))
 
 
+def at_once(width: int | None) -> int:
+    """How many examples `drive` takes at once on each device, if there are as many.
+
+    As many as `run` computes side by side for every core of a CPU, which has no other devices; 64
+    elsewhere.
+
+    Example:
+      >>> from rvis.core import at_once
+      >>> at_once(None), at_once(4) % 4
+      (64, 0)
+    """
+    if width is None:
+        return 64
+    return width * (cores() if jax.local_device_count() == 1 else 1)
+
+
 def segment_length(steps: int, stops: Iterable[int]) -> int:
     """The longest equal piece, of at most 64 steps, whose multiples reach every stop and the end.
 
@@ -187,8 +203,8 @@ def drive(
       position: m starting positions; noise by default.
       snapshots: steps after which to keep the images.
       width: see `run`.
-      chunk: examples at once on each device, rounded up to a multiple of the width; the width by
-        default on a CPU, 64 elsewhere.
+      chunk: examples at once on each device, rounded up to a multiple of the width; by default the
+        width for every core of a CPU, 64 elsewhere.
       checkpoint: a folder in which an interrupted run leaves its state, and from which the same
         call goes on. It is removed when the run has ended.
       progress: a bar on a terminal.
@@ -206,7 +222,7 @@ def drive(
     total = keys.shape[0]
     width = width or None
     if chunk is None:
-        chunk = width or min(64, total)
+        chunk = min(at_once(width), total)
     chunk = -(-chunk // (width or 1)) * (width or 1)
     devices = jax.local_devices()[: -(-total // chunk)]
     mesh = Mesh(np.asarray(devices), ("examples",)) if len(devices) > 1 else None
@@ -282,6 +298,26 @@ def _gather(leaves: list[Array], rows: Array) -> list[Array]:
     return [leaf[rows] for leaf in leaves]
 
 
+@partial(jax.jit, static_argnames="size")
+def _cut(tree: PyTree, size: int) -> list[PyTree]:
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return [_rows(tree, slice(i, i + size)) for i in range(0, count, size)]
+
+
+def _parts(tree: PyTree, size: int) -> list[PyTree]:
+    """Groups of `size` examples; the tree itself, where it is one group."""
+    return [tree] if jax.tree.leaves(tree)[0].shape[0] == size else _cut(tree, size)
+
+
+@jax.jit
+def _put_together(parts: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _joined(parts: Sequence[PyTree]) -> PyTree:
+    return parts[0] if len(parts) == 1 else _put_together(parts)
+
+
 def _until(info: PyTree, steps: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[:, :steps], info)
 
@@ -330,12 +366,21 @@ def _chunk(
         # Weights go where they are needed once, not at every call.
         model, algorithm = jax.device_put((model, algorithm), NamedSharding(mesh, PartitionSpec()))
         keys, problem, state = jax.device_put((keys, problem, state), _dealt(mesh))
-    # The same arguments as the calls below, so that nothing is traced for the shapes alone.
     options = {"steps": length, "width": width, "mesh": mesh, "piece": True}
-    _, told = run.eval_shape(algorithm, keys, state, model, problem, **options)
-    info = jax.tree.map(
-        lambda leaf: np.zeros((leaf.shape[0], steps, *leaf.shape[2:]), leaf.dtype), told
-    )
+    many = keys.shape[0]
+    size = width if width and mesh is None else many
+    own = _parts((keys, problem), size)
+
+    def piece(group: tuple[int, PyTree]) -> tuple[PyTree, PyTree]:
+        number, state = group
+        some_keys, some_problem = own[number]
+        done = run(algorithm, some_keys, state, model, some_problem, **options)
+        return jax.block_until_ready(done)
+
+    # The same arguments as the calls to come, so that nothing is traced for the shapes alone.
+    first = jax.eval_shape(partial(_parts, size=size), state)[0]
+    _, told = run.eval_shape(algorithm, own[0][0], first, model, own[0][1], **options)
+    info = jax.tree.map(lambda leaf: np.zeros((many, steps, *leaf.shape[2:]), leaf.dtype), told)
     shape = jax.eval_shape(_images, algorithm, state).shape
     kept = np.zeros((len(marks), *shape), np.float32)
     about = {"fingerprint": ""}
@@ -360,8 +405,11 @@ def _chunk(
     whole = None if file is None else (jax.device_get(state), done)
     try:
         while done < steps:
-            state, told = run(algorithm, keys, state, model, problem, **options)
-            told = jax.tree.map(np.asarray, told)
+            states, told = zip(
+                *abreast(piece, enumerate(_parts(state, size)), single=False), strict=True
+            )
+            state = _joined(states)
+            told = jax.tree.map(lambda *leaves: np.concatenate(leaves), *told)
             _refuse_nan(told, rows, f"{done} to {done + length}")
             for whole_run, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):
                 whole_run[:, done : done + length] = part

@@ -109,7 +109,8 @@ def sweep(
     share = numbers[jax.process_index() :: jax.process_count()]
     missing = [number for number in share if store.load(number) is None]
     image = plan.algorithm.image
-    step = options.get("chunk") or core.width_for(image.shape, plan.algorithm.facets) or 64
+    width = core.width_for(image.shape, plan.algorithm.facets)
+    step = options.get("chunk") or core.at_once(width)
     step *= jax.local_device_count()
     for first in range(0, len(missing), step):
         some = missing[first : first + step]
