@@ -124,6 +124,17 @@ def _settings() -> tuple[Any, ...]:
     return *(getattr(jax.config, name) for name in _SETTINGS), mesh
 
 
+def hands() -> int:
+    """How many items `abreast` works on at once: one a core, where a CPU is the only device.
+
+    Example:
+      >>> from rvis.compilation import hands
+      >>> hands() >= 1
+      True
+    """
+    return cores() if jax.default_backend() == "cpu" and jax.local_device_count() == 1 else 1
+
+
 def abreast(
     work: Callable[[_Item], _Made], items: Iterable[_Item], *, single: bool = True
 ) -> list[_Made]:
@@ -157,8 +168,8 @@ def abreast(
             _HERE.alone = before
 
     items = list(items)
-    if jax.default_backend() == "cpu" and len(items) > 1 and cores() > 1:
-        with ThreadPoolExecutor(min(len(items), cores())) as pool:
+    if min(len(items), hands()) > 1:
+        with ThreadPoolExecutor(min(len(items), hands())) as pool:
             if pool.submit(_settings).result() == _settings() and current_trace() == _CLEAN:
                 return list(pool.map(alone, items))
     return [alone(item) for item in items]

@@ -164,7 +164,7 @@ def test_chunks_change_no_picture(chunk):
 @pytest.mark.parametrize("cores", [1, 2, 5])
 def test_cores_change_no_picture(monkeypatch, cores):
     whole = drive(chunk=5, width=1)[0]
-    monkeypatch.setattr("rvis.core.runner.cores", lambda: cores)
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
     if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
         assert core.at_once(1) == cores
     outcomes = drive(width=1)

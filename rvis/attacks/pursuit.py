@@ -17,7 +17,7 @@ from tqdm import tqdm
 from rvis import checkpoints, checks, core
 from rvis.attacks.losses import Verdict
 from rvis.attacks.result import AttackResult, Request, conclude, lanes, own_keys
-from rvis.compilation import abreast, cores
+from rvis.compilation import abreast, hands
 from rvis.types import Array, ArrayLike, Model, PyTree
 
 Keep = Literal["best", "first", "last"]
@@ -244,8 +244,7 @@ def _rounds(
     """Runs piece after piece, writes what ends into `found`, and yields those images' numbers."""
     queue = list(np.flatnonzero(waiting)[::-1])
     problem, position = jax.tree.map(np.asarray, (plan.problem, plan.position))
-    count = cores() if jax.default_backend() == "cpu" else 1
-    groups = [_Lanes.empty(width) for _ in range(min(count, -(-len(queue) // width)))]
+    groups = [_Lanes.empty(width) for _ in range(min(hands(), -(-len(queue) // width)))]
 
     def advance(group: _Lanes) -> _Piece:
         # Lanes for which no image is left repeat another's.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from rvis import checkpoints, checks, taps
 from rvis.attribution.stream import Question, ask
-from rvis.compilation import abreast, cores, jit
+from rvis.compilation import abreast, hands, jit
 from rvis.objectives import Objective
 from rvis.types import Array, Model
 
@@ -148,8 +148,7 @@ class Plan:
             )
             return np.asarray(values)[: len(numbers)]
 
-        workers = cores() if jax.default_backend() == "cpu" else 1
-        size = -(-self.chunk // (workers * self.width)) * self.width
+        size = -(-self.chunk // (hands() * self.width)) * self.width
         for first in range(0, count, self.chunk):
             numbers = np.arange(first, min(first + self.chunk, count))
             parts = np.split(numbers, range(size, len(numbers), size))

@@ -18,7 +18,7 @@ from jax import lax
 from tqdm import tqdm
 
 from rvis import checks, objectives, taps
-from rvis.compilation import jit
+from rvis.compilation import abreast, hands, jit
 from rvis.objectives import Objective
 from rvis.types import LOGITS, Array, ArrayLike, Model, PyTree, Relu, Tap, layer_shapes
 
@@ -257,6 +257,16 @@ _PIECE = 2**22
 """Pixels that one call of `accumulate` sees: seconds on a CPU, so that Ctrl-C and the bar work."""
 
 
+class _Part(NamedTuple):
+    """The images that one core works on: the first `counted` of those given."""
+
+    counted: int
+    images: np.ndarray
+    objective: Objective
+    own: PyTree
+    moments: Moments
+
+
 def stream(
     sampler: Sampler,
     model: Model,
@@ -297,8 +307,11 @@ def stream(
     shape = tuple(rest)
     pixels = shape[0] * shape[1]
     across, deep = lanes_for(shape, samples, count)
-    chunk = min(64, max(1, 65536 // pixels)) if chunk is None else chunk
-    chunk = -(-chunk // across) * across
+    at_once = hands()
+    if chunk is None:
+        chunk = max(at_once * across, min(64, 65536 // pixels))
+    at_once = min(at_once, max(1, chunk // across))
+    room = -(-chunk // (at_once * across)) * across
     blocks = -(-samples // deep)
     piece = max(1, _PIECE // (pixels * deep * min(chunk, count)))
     value, weight = sampler.shapes(shape)
@@ -306,37 +319,52 @@ def stream(
     found = []
     disable = None if progress else True
     total = count * blocks * deep
+
+    def further(first: int, stop: int, part: _Part) -> Moments:
+        numbers = {
+            "groups": -(-part.counted // across),
+            "first": first,
+            "stop": stop,
+            "samples": samples,
+        }
+        moments = accumulate(
+            sampler,
+            part.moments,
+            key,
+            model,
+            part.objective,
+            part.images,
+            part.own,
+            {name: np.int32(number) for name, number in numbers.items()},
+            relu=relu,
+            lanes=(across, deep),
+        )
+        return jax.block_until_ready(moments)
+
     with tqdm(total=total, desc=label, unit="sample", disable=disable, leave=False) as bar:
-        for begin in range(0, count, chunk):
-            rows = np.minimum(np.arange(begin, begin + chunk), count - 1)
-            some = min(chunk, count - begin)
-            parts = jax.tree.map(lambda leaf, r=rows: np.asarray(leaf)[r], (objective, own))
-            moments = Moments(
-                *(jnp.zeros((chunk, *inner), jnp.float32) for inner in (weight, value, value))
-            )
+        for begin in range(0, count, at_once * room):
+            end = min(begin + at_once * room, count)
+            share = -(-(end - begin) // (at_once * across)) * across
+            parts = []
+            for mine in range(begin, end, share):
+                rows = np.minimum(np.arange(mine, mine + room), count - 1)
+                own_objective, own_leaves = jax.tree.map(
+                    lambda leaf, r=rows: np.asarray(leaf)[r], (objective, own)
+                )
+                moments = Moments(
+                    *(jnp.zeros((room, *inner), jnp.float32) for inner in (weight, value, value))
+                )
+                some = min(share, end - mine)
+                parts.append(_Part(some, given[rows], own_objective, own_leaves, moments))
             for first in range(0, blocks, piece):
                 stop = min(first + piece, blocks)
-                numbers = {
-                    "groups": -(-some // across),
-                    "first": first,
-                    "stop": stop,
-                    "samples": samples,
-                }
-                moments = accumulate(
-                    sampler,
-                    moments,
-                    key,
-                    model,
-                    parts[0],
-                    given[rows],
-                    parts[1],
-                    {name: np.int32(number) for name, number in numbers.items()},
-                    relu=relu,
-                    lanes=(across, deep),
+                made = abreast(partial(further, first, stop), parts, single=False)
+                parts = [p._replace(moments=m) for p, m in zip(parts, made, strict=True)]
+                bar.update((end - begin) * (stop - first) * deep)
+            for part in parts:
+                found.append(
+                    jax.tree.map(lambda leaf, n=part.counted: np.asarray(leaf)[:n], part.moments)
                 )
-                moments.weight.block_until_ready()
-                bar.update(some * (stop - first) * deep)
-            found.append(jax.tree.map(lambda leaf, n=some: np.asarray(leaf)[:n], moments))
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
     wrong = ~np.isfinite(whole.mean).reshape(count, -1).all(1)
     if wrong.any():

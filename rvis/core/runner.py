@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from rvis import checkpoints
-from rvis.compilation import abreast, cores, jit
+from rvis.compilation import abreast, hands, jit
 from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
@@ -123,8 +123,7 @@ def width_for(shape: tuple[int, int, int], facets: int = 1) -> int | None:
 def at_once(width: int | None) -> int:
     """How many examples `drive` takes at once on each device, if there are as many.
 
-    As many as `run` computes side by side for every core of a CPU, which has no other devices; 64
-    elsewhere.
+    On a CPU as many as `run` computes side by side for every core; 64 elsewhere.
 
     Example:
       >>> from rvis.core import at_once
@@ -133,7 +132,7 @@ def at_once(width: int | None) -> int:
     """
     if width is None:
         return 64
-    return width * (cores() if jax.local_device_count() == 1 else 1)
+    return width * hands()
 
 
 def segment_length(steps: int, stops: Iterable[int]) -> int:
