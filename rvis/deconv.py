@@ -172,8 +172,12 @@ class Plates:
     config: dict[str, Any]
 
     def show(self) -> PIL.Image.Image:
-        """A labelled grid with one plate a unit: patches left, reconstructions right."""
-        pairs = zip(self.top.patches, self.pictures, strict=True)
+        """A labelled grid with one plate a unit: patches left, reconstructions right.
+
+        A patch that does not excite its unit (activation 0) means nothing, and is grey.
+        """
+        silent = (self.top.values == 0)[..., None, None, None]
+        pairs = zip(np.where(silent, 0.5, self.top.patches), self.pictures, strict=True)
         return plots.grid(
             np.stack([_plate(*pair) for pair in pairs]),
             titles=[f"{self.top.layer}:{unit}" for unit in self.top.units],

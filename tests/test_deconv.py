@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -198,6 +200,22 @@ def test_plates_hold_the_patch_of_the_reconstruction(tmp_path):
     assert found.pictures.max() <= 1
     files = sorted(path.name for path in found.save(tmp_path).iterdir())
     assert files == ["plates.json", "plates.npz", "plates.png"]
+
+
+def test_a_patch_that_does_not_excite_its_unit_is_grey():
+    found = deconv.plates(rvis.load("mnist_cnn"), "conv2", [1], noise(4, (28, 28), 1), k=4, **QUIET)
+    values = found.top.values.copy()
+    values[0, 3] = 0
+    silent = dataclasses.replace(found, top=dataclasses.replace(found.top, values=values))
+    before, after = (np.asarray(plates.show(), int) for plates in (found, silent))
+    rows, columns = np.nonzero((before != after).any(-1))
+    # The fourth of 2 x 2 patches: the lower right of the left half.
+    scale = 40 // 14
+    assert len(rows) > 100 and rows.max() - rows.min() < 14 * scale
+    assert set(np.unique(after[rows.min() : rows.max(), columns.min() : columns.max()])) <= {
+        127,
+        128,
+    }
 
 
 @pytest.mark.parametrize(

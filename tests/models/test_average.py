@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-import toys
 
 import rvis
 from rvis.models import registry
 from rvis.models.average import average
+from tests import toys
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 
