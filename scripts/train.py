@@ -2,6 +2,7 @@
 
 Command:  python scripts/train.py mnist_cnn DATA --out weights/mnist_cnn
           python scripts/train.py cifar_resnet DATA --norm l2 --eps 0.5 --out FOLDER
+          python scripts/train.py cifar_resnet DATA --weights A --weights B --epochs 0 --out MEAN
 Time:     minutes to hours; the card of every shipped model says how long. Ctrl-C is safe: the same
           command goes on from the last finished epoch.
 Prints:   one line of figures an epoch, then the accuracy clean and under attack.
@@ -40,9 +41,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="the model's folder")
     p.add_argument(
         "--weights",
-        nargs="+",
-        default=["random"],
-        help="a file to start from, or several to start from the mean of; random by default",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="to start from; given several times, their mean; without any the start is random",
     )
     p.add_argument(
         "--config",
@@ -88,9 +90,16 @@ def command(arguments: list[str], paths: tuple[str, ...]) -> str:
 
 def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
     """The network to go on from, or an untrained one for the images and classes of the data."""
-    if a.weights != ["random"]:
+    if "random" in a.weights:
+        raise ValueError("weights: files were expected; without any the network begins at random")
+    if a.weights:
         models = [rvis.load(a.architecture, weights=file) for file in a.weights]
-        model = average(models, training.images) if len(models) > 1 else models[0]
+        model = models[0]
+        if len(models) > 1:
+            # Some ten thousand images tell the statistics of BatchNorm well enough.
+            some = training.images[:: max(1, len(training) // 10_000)]
+            how = {"crop": a.crop, "flip": not a.no_flip, "cutout": a.cutout, "key": a.seed}
+            model = average(models, some, batch=min(250, len(some)), **how)
         if set(a.config) - {"stages"}:
             raise ValueError(f"config: beside weights, stages alone can grow, given {a.config}")
         return deepen(model, a.config["stages"], key=a.seed) if a.config else model
@@ -133,6 +142,11 @@ def main(arguments: list[str] | None = None) -> int:
         attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
         training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
         model = start(a, training)
+        if recipe is None and model.classes != training.classes:
+            raise ValueError(
+                f"data: the classes {model.classes} of the weights were expected, given "
+                f"{training.classes}"
+            )
         started = time.perf_counter()
         a.out.mkdir(parents=True, exist_ok=True)
         checkpoint = a.out / "checkpoint.npz"
@@ -187,7 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     files.write_json(a.out / "card.json", card)
-    checkpoint.unlink(missing_ok=True)
+    if recipe is not None:
+        checkpoint.unlink(missing_ok=True)
     return 0
 
 

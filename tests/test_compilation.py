@@ -79,7 +79,16 @@ def test_work_abreast_runs_side_by_side(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "within", [lambda: jax.enable_x64(True), lambda: jax.debug_nans(True)], ids=["x64", "nans"]
+    "within",
+    [
+        lambda: jax.enable_x64(True),
+        lambda: jax.debug_nans(True),
+        lambda: jax.debug_infs(True),
+        lambda: jax.threefry_partitionable(False),
+        lambda: jax.default_device(jax.devices()[0]),
+        lambda: jax.set_mesh(jax.make_mesh((1,), ("a",))),
+    ],
+    ids=["x64", "nans", "infs", "threefry", "device", "mesh"],
 )
 def test_work_abreast_stays_under_a_context_of_jax(monkeypatch, within):
     monkeypatch.setattr("rvis.compilation.cores", lambda: 2)

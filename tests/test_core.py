@@ -161,17 +161,27 @@ def test_chunks_change_no_picture(chunk):
     assert [i for outcome in outcomes for i in outcome.rows] == list(range(5))
 
 
-@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize("cores", [2, 5])
 def test_cores_change_no_picture(monkeypatch, cores):
-    whole = drive(chunk=5, width=1)[0]
     monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
-    if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
-        assert core.at_once(1) == cores
-    outcomes = drive(width=1)
-    assert len(outcomes) == -(-5 // core.at_once(1))
-    np.testing.assert_array_equal(np.concatenate([o.images for o in outcomes]), whole.images)
-    scores = np.concatenate([o.info.score for o in outcomes])
-    np.testing.assert_array_equal(scores, whole.info.score)
+    single, grouped = drive(width=1, chunk=1), drive(width=1)
+    assert len(grouped) == (2 if jax.default_backend() == "cpu" else 5)
+    for get in (lambda outcome: outcome.images, lambda outcome: outcome.info.score):
+        one, other = (np.concatenate([get(o) for o in run]) for run in (single, grouped))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_goes_on_where_there_are_more_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 2)
+    whole = np.concatenate([o.images for o in drive(width=1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(core.runner, "tqdm", Interrupted(2))
+        with pytest.raises(KeyboardInterrupt):
+            drive(width=1, checkpoint=tmp_path, snapshots=(2,))
+    assert list(tmp_path.iterdir())
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 3)
+    resumed = drive(width=1, checkpoint=tmp_path, snapshots=(2,))
+    np.testing.assert_array_equal(np.concatenate([o.images for o in resumed]), whole)
 
 
 def test_snapshots_are_the_pictures_after_so_many_steps():

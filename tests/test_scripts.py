@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 import rvis
+from rvis.models import convert, registry
 from scripts import bench, combinations, dream, evaluate, faithfulness, train, visualize
 from scripts.benchmarks import machine
 from scripts.benchmarks.rows import Row
@@ -73,12 +74,35 @@ def test_a_configuration_beside_weights_is_refused(trained, digits, tmp_path, ca
 
 
 def test_the_mean_of_several_weights_is_written_without_training(trained, digits, tmp_path):
-    weights = str(trained / "weights.safetensors")
-    words = ["mnist_cnn", str(digits), "--weights", weights, weights, "--epochs", "0"]
-    assert train.main([*words, "--attacked", "10", "--out", str(tmp_path / "mean")]) == 0
+    other = rvis.load("mnist_cnn", weights="random", key=1)
+    other = other.replace(classes=rvis.load(trained).classes)
+    convert.save(tmp_path / "other.safetensors", other, registry.describe(other))
+    files = [trained / "weights.safetensors", tmp_path / "other.safetensors"]
+    words = ["mnist_cnn", str(digits), "--epochs", "0", "--attacked", "10"]
+    words += [word for file in files for word in ("--weights", str(file))]
+    assert train.main([*words, "--out", str(tmp_path / "mean")]) == 0
     card = json.loads((tmp_path / "mean" / "card.json").read_text())
     assert card["recipe"] is None and card["minutes"] == 0
-    assert card["accuracy"] == json.loads((trained / "card.json").read_text())["accuracy"]
+    mean, *both = (
+        rvis.load("mnist_cnn", weights=file).params["params"]["fc2"]["kernel"]
+        for file in (tmp_path / "mean" / "weights.safetensors", *files)
+    )
+    np.testing.assert_allclose(mean, (both[0] + both[1]) / 2, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--weights", "random"], "weights: files were expected"),
+        (["--weights", "{other}", "--epochs", "0"], "data: the classes"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(trained, digits, tmp_path, capsys, words, named):
+    model = rvis.load(trained).replace(classes=tuple("abcdefghij"))
+    convert.save(tmp_path / "other.safetensors", model, registry.describe(model))
+    words = [word.format(other=tmp_path / "other.safetensors") for word in words]
+    assert train.main(["mnist_cnn", str(digits), *words, "--out", str(tmp_path / "out")]) == 2
+    assert named in capsys.readouterr().err
 
 
 def test_evaluation_agrees_with_the_card(trained, digits, capsys):

@@ -198,12 +198,16 @@ class _Lanes:
       image: which each holds, −1 for none.
       done: how many steps of it.
       fresh: which begin with the next piece.
+      keys: of the images.
+      problem: theirs.
       state: of the attack, once there is one.
     """
 
     image: np.ndarray
     done: np.ndarray
     fresh: np.ndarray
+    keys: Array | None = None
+    problem: core.Problem | None = None
     state: PyTree = None
 
     @classmethod
@@ -247,23 +251,29 @@ def _rounds(
     groups = [_Lanes.empty(width) for _ in range(min(hands(), -(-len(queue) // width)))]
 
     def advance(group: _Lanes) -> _Piece:
-        # Lanes for which no image is left repeat another's.
-        rows = np.where(group.image >= 0, group.image, group.image.max())
-        keys = _keys(request.key, request.numbers[rows], attempt)
-        own_problem, own_position = _rows((problem, position), rows)
         if group.fresh.any():
-            started = core.init(plan.attack, keys, own_position)
+            # Lanes for which no image is left repeat another's.
+            rows = np.where(group.image >= 0, group.image, group.image.max())
+            group.keys = _keys(request.key, request.numbers[rows], attempt)
+            group.problem, own_position = jax.device_put(_rows((problem, position), rows))
+            started = core.init(plan.attack, group.keys, own_position)
             old = group.state
             group.state = started if old is None else _merged(group.fresh, started, old)
         group.state, told = core.run(
-            plan.attack, keys, group.state, request.model, own_problem, steps=piece, piece=True
+            plan.attack,
+            group.keys,
+            group.state,
+            request.model,
+            group.problem,
+            steps=piece,
+            piece=True,
         )
         group.done += piece
         busy = group.busy
         out = group.done[busy] >= plan.steps
         best = group.state.best
         if out.any():
-            best = _settled(plan.attack, group.state, request.model, own_problem).best
+            best = _settled(plan.attack, group.state, request.model, group.problem).best
         if stopping:
             # Not the settled one: whether there is one depends on the other lanes.
             out |= np.asarray(group.state.best.fooled)[busy]
@@ -277,8 +287,12 @@ def _rounds(
         working = [group for group in groups if group.busy.size]
         if not working:
             return
-        for group, (told, best, leaving) in zip(working, abreast(advance, working), strict=True):
-            _refuse_nan(told[group.busy], group.image[group.busy])
+        pieces = abreast(advance, working)
+        _refuse_nan(
+            np.concatenate([p.losses[g.busy] for g, p in zip(working, pieces, strict=True)]),
+            np.concatenate([g.image[g.busy] for g in working]),
+        )
+        for group, (told, best, leaving) in zip(working, pieces, strict=True):
             for i in group.busy:
                 found.losses[group.image[i], group.done[i] - piece : group.done[i]] = told[i]
             if leaving.size:

@@ -342,9 +342,8 @@ def per_image(
 def lanes(shape: Sequence[int]) -> int:
     """How many images an attack computes side by side; a function of their size alone.
 
-    On a CPU eight small ones, and sixteen of the size of digits, fit the cache of a core. The
-    number is fixed, so that an image meets the same program, and to the bit the same result, alone
-    and in any batch.
+    On a CPU eight small ones fit the cache. The number is fixed, so that an image meets the same
+    program, and to the bit the same result, alone and in any batch.
 
     Example:
       >>> from rvis.attacks.result import lanes
@@ -353,7 +352,7 @@ def lanes(shape: Sequence[int]) -> int:
     """
     pixels = shape[0] * shape[1]
     if jax.default_backend() == "cpu":
-        return max(1, 16 if pixels < 1024 else 8192 // pixels)
+        return max(1, min(8, 8192 // pixels))
     return max(1, min(512, 2**22 // pixels))
 
 

@@ -292,7 +292,8 @@ def stream(
       key: shared by the images, so that an image's map is the same alone and in any batch.
       own: leaves of shape (n, …), for each image alone.
       relu: see `rvis.taps`.
-      chunk: images on the device at once; a few megabytes of them by default.
+      chunk: images on the device at once; a few megabytes of them by default, and at least as many
+        as keep all cores of a CPU busy.
       progress: a bar on a terminal.
       label: the bar's title.
 
@@ -307,11 +308,11 @@ def stream(
     shape = tuple(rest)
     pixels = shape[0] * shape[1]
     across, deep = lanes_for(shape, samples, count)
-    at_once = hands()
+    busy = hands()
     if chunk is None:
-        chunk = max(at_once * across, min(64, 65536 // pixels))
-    at_once = min(at_once, max(1, chunk // across))
-    room = -(-chunk // (at_once * across)) * across
+        chunk = max(busy * across, min(64, 65536 // pixels))
+    busy = min(busy, max(1, chunk // across))
+    room = max(1, chunk // (busy * across)) * across
     blocks = -(-samples // deep)
     piece = max(1, _PIECE // (pixels * deep * min(chunk, count)))
     value, weight = sampler.shapes(shape)
@@ -342,9 +343,9 @@ def stream(
         return jax.block_until_ready(moments)
 
     with tqdm(total=total, desc=label, unit="sample", disable=disable, leave=False) as bar:
-        for begin in range(0, count, at_once * room):
-            end = min(begin + at_once * room, count)
-            share = -(-(end - begin) // (at_once * across)) * across
+        for begin in range(0, count, busy * room):
+            end = min(begin + busy * room, count)
+            share = -(-(end - begin) // (busy * across)) * across
             parts = []
             for mine in range(begin, end, share):
                 rows = np.minimum(np.arange(mine, mine + room), count - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from rvis import checkpoints
-from rvis.compilation import abreast, hands, jit
+from rvis.compilation import abreast, jit
 from rvis.core.ascent import Algorithm, Problem
 from rvis.types import Array, Model, PyTree
 
@@ -123,16 +123,18 @@ def width_for(shape: tuple[int, int, int], facets: int = 1) -> int | None:
 def at_once(width: int | None) -> int:
     """How many examples `drive` takes at once on each device, if there are as many.
 
-    On a CPU as many as `run` computes side by side for every core; 64 elsewhere.
+    On a CPU four groups of the width, which its cores share out. Their number does not depend on
+    that of the cores, so that an interrupted run goes on where there are more or fewer of them.
+    64 where no width is given.
 
     Example:
       >>> from rvis.core import at_once
-      >>> at_once(None), at_once(4) % 4
-      (64, 0)
+      >>> at_once(None)
+      64
     """
     if width is None:
         return 64
-    return width * hands()
+    return 4 * width if jax.default_backend() == "cpu" else width
 
 
 def segment_length(steps: int, stops: Iterable[int]) -> int:
@@ -190,8 +192,9 @@ def drive(
 ) -> Iterator[Outcome]:
     """A long run in equal chunks of examples and equal pieces of steps, yielding chunk by chunk.
 
-    Memory is bounded by the chunk. Every chunk is filled up to the same size with copies of its
-    last example, so that any number of examples runs in one compiled program.
+    Memory is bounded by the chunk. Every group of examples that a core of a CPU works on, and
+    elsewhere every chunk, is filled up to the same size with copies of its last example, so that
+    any number of examples runs in one compiled program.
 
     Args:
       algorithm: see `Algorithm`; it must also have `images(state)`.
@@ -202,8 +205,8 @@ def drive(
       position: m starting positions; noise by default.
       snapshots: steps after which to keep the images.
       width: see `run`.
-      chunk: examples at once on each device, rounded up to a multiple of the width; by default the
-        width for every core of a CPU, 64 elsewhere.
+      chunk: examples at once on each device, rounded up to a multiple of the width; see `at_once`.
+        The cores of a CPU share them out in groups of the width.
       checkpoint: a folder in which an interrupted run leaves its state, and from which the same
         call goes on. It is removed when the run has ended.
       progress: a bar on a terminal.
@@ -221,11 +224,12 @@ def drive(
     total = keys.shape[0]
     width = width or None
     if chunk is None:
-        chunk = min(at_once(width), total)
+        chunk = min(at_once(width), -(-total // jax.local_device_count()))
     chunk = -(-chunk // (width or 1)) * (width or 1)
     devices = jax.local_devices()[: -(-total // chunk)]
     mesh = Mesh(np.asarray(devices), ("examples",)) if len(devices) > 1 else None
     chunk *= len(devices)
+    size = width if width and mesh is None else chunk
     marks = sorted(set(snapshots))
     length = segment_length(steps, marks if watch is None else (*marks, min(every, steps)))
     folder = None if checkpoint is None else Path(checkpoint)
@@ -239,19 +243,21 @@ def drive(
     with bar:
         for first in range(0, total, chunk):
             rows = range(first, min(first + chunk, total))
-            filled = np.minimum(np.arange(first, first + chunk), total - 1)
-            some_keys, some_problem = keys, problem
-            if not np.array_equal(filled, np.arange(total)):
-                some_keys, some_problem = _examples((keys, problem), filled)
-            # Always a copy: it becomes part of the state, which is donated.
-            some_position = None if position is None else _examples(position, filled)
+            filled = np.minimum(np.arange(first, first + -(-len(rows) // size) * size), total - 1)
+            groups = np.split(filled, len(filled) // size)
+            given = [(keys, problem)]
+            if not np.array_equal(groups[0], np.arange(total)):
+                given = [_examples((keys, problem), group) for group in groups]
+            # Always copies: they become part of the states, which are donated.
+            positions = [
+                None if position is None else _examples(position, group) for group in groups
+            ]
             file = None if folder is None else folder / f"chunk{first:06d}.npz"
-            state, info, kept = _chunk(
+            pictures, info, kept = _chunk(
                 algorithm,
-                some_keys,
                 model,
-                some_problem,
-                some_position,
+                given,
+                positions,
                 steps,
                 marks,
                 width=width,
@@ -265,7 +271,6 @@ def drive(
                 every=every,
             )
             own = slice(len(rows))
-            pictures = _pictures(algorithm, state)
             # The scores are those before each step: they cannot tell of the last one.
             _refuse_nan((pictures, *kept), rows, f"up to {steps}")
             yield Outcome(
@@ -297,24 +302,8 @@ def _gather(leaves: list[Array], rows: Array) -> list[Array]:
     return [leaf[rows] for leaf in leaves]
 
 
-@partial(jax.jit, static_argnames="size")
-def _cut(tree: PyTree, size: int) -> list[PyTree]:
-    count = jax.tree.leaves(tree)[0].shape[0]
-    return [_rows(tree, slice(i, i + size)) for i in range(0, count, size)]
-
-
-def _parts(tree: PyTree, size: int) -> list[PyTree]:
-    """Groups of `size` examples; the tree itself, where it is one group."""
-    return [tree] if jax.tree.leaves(tree)[0].shape[0] == size else _cut(tree, size)
-
-
-@jax.jit
-def _put_together(parts: Sequence[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-
-def _joined(parts: Sequence[PyTree]) -> PyTree:
-    return parts[0] if len(parts) == 1 else _put_together(parts)
+def _joined(trees: Iterable[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *trees)
 
 
 def _until(info: PyTree, steps: int) -> PyTree:
@@ -326,11 +315,11 @@ def _images(algorithm: Algorithm, state: PyTree) -> Array:
     return jax.vmap(algorithm.images)(state)
 
 
-def _pictures(algorithm: Algorithm, state: PyTree) -> np.ndarray:
-    # From one device, whatever number the state lies on, so that the bits are the same.
-    if len(jax.tree.leaves(state)[0].devices()) > 1:
-        state = jax.device_put(state, jax.local_devices()[0])
-    return np.asarray(_images(algorithm, state))
+def _pictures(algorithm: Algorithm, states: list[PyTree]) -> np.ndarray:
+    # From one device, whatever number a state lies on, so that the bits are the same.
+    if len(jax.tree.leaves(states)[0].devices()) > 1:
+        states = jax.device_put(states, jax.local_devices()[0])
+    return np.concatenate([np.asarray(_images(algorithm, state)) for state in states])
 
 
 def _dealt(mesh: Mesh) -> NamedSharding:
@@ -339,10 +328,9 @@ def _dealt(mesh: Mesh) -> NamedSharding:
 
 def _chunk(
     algorithm: Algorithm,
-    keys: Array,
     model: Model,
-    problem: Problem,
-    position: PyTree,
+    given: list[tuple[Array, Problem]],
+    positions: list[PyTree],
     steps: int,
     marks: list[int],
     *,
@@ -355,83 +343,80 @@ def _chunk(
     bar: tqdm,
     watch: Watch | None,
     every: int,
-) -> tuple[PyTree, PyTree, np.ndarray]:
-    """One chunk through all steps: its state, infos and snapshots, saved whenever interrupted.
+) -> tuple[np.ndarray, PyTree, np.ndarray]:
+    """One chunk through all steps: its pictures, infos and snapshots, saved whenever interrupted.
 
-    Where `watch` ends it, the infos and snapshots of the steps that it made.
+    Where `watch` ends it, those of the steps that it made. Keys, problems and positions come in
+    groups of equal size, which the cores of a CPU share out.
     """
-    state = init(algorithm, keys, position)
+    states = [
+        init(algorithm, keys, position)
+        for (keys, _), position in zip(given, positions, strict=True)
+    ]
     if mesh is not None:
         # Weights go where they are needed once, not at every call.
         model, algorithm = jax.device_put((model, algorithm), NamedSharding(mesh, PartitionSpec()))
-        keys, problem, state = jax.device_put((keys, problem, state), _dealt(mesh))
+        given, states = jax.device_put((given, states), _dealt(mesh))
+    # The same arguments as the calls below, so that nothing is traced for the shapes alone.
     options = {"steps": length, "width": width, "mesh": mesh, "piece": True}
-    many = keys.shape[0]
-    size = width if width and mesh is None else many
-    own = _parts((keys, problem), size)
-
-    def piece(group: tuple[int, PyTree]) -> tuple[PyTree, PyTree]:
-        number, state = group
-        some_keys, some_problem = own[number]
-        done = run(algorithm, some_keys, state, model, some_problem, **options)
-        return jax.block_until_ready(done)
-
-    # The same arguments as the calls to come, so that nothing is traced for the shapes alone.
-    first = jax.eval_shape(partial(_parts, size=size), state)[0]
-    _, told = run.eval_shape(algorithm, own[0][0], first, model, own[0][1], **options)
+    _, told = run.eval_shape(algorithm, given[0][0], states[0], model, given[0][1], **options)
+    many = len(given) * given[0][0].shape[0]
     info = jax.tree.map(lambda leaf: np.zeros((many, steps, *leaf.shape[2:]), leaf.dtype), told)
-    shape = jax.eval_shape(_images, algorithm, state).shape
-    kept = np.zeros((len(marks), *shape), np.float32)
+    shape = jax.eval_shape(_images, algorithm, states[0]).shape
+    kept = np.zeros((len(marks), many, *shape[1:]), np.float32)
     about = {"fingerprint": ""}
     if file is not None:
         # Where `watch` is called is where the pieces end, and so where a run can go on.
         pieces = () if watch is None else (length,)
-        parts = (algorithm, keys, problem, position, steps, marks, width, weights, *pieces)
+        parts = (algorithm, given, positions, steps, marks, width, weights, *pieces)
         about = {"fingerprint": checkpoints.fingerprint(*parts)}
         if file.exists():
-            (state, info, kept), stored = checkpoints.load(
-                file, (state, info, kept), expect=about["fingerprint"]
+            (states, info, kept), stored = checkpoints.load(
+                file, (states, info, kept), expect=about["fingerprint"]
             )
             info, kept = jax.tree.map(np.array, (info, kept))
-            state = state if mesh is None else jax.device_put(state, _dealt(mesh))
+            states = states if mesh is None else jax.device_put(states, _dealt(mesh))
             about = stored
     done = int(about.get("done", 0))
     count = len(rows)
     bar.update(done * count)
     if done == 0 and 0 in marks:
-        kept[marks.index(0)] = _pictures(algorithm, state)
+        kept[marks.index(0)] = _pictures(algorithm, states)
     clock = time.monotonic()
-    whole = None if file is None else (jax.device_get(state), done)
+    whole = None if file is None else (jax.device_get(states), done)
+
+    def piece(group: tuple[tuple[Array, Problem], PyTree]) -> tuple[PyTree, PyTree]:
+        (keys, problem), state = group
+        return jax.block_until_ready(run(algorithm, keys, state, model, problem, **options))
+
     try:
         while done < steps:
-            states, told = zip(
-                *abreast(piece, enumerate(_parts(state, size)), single=False), strict=True
-            )
-            state = _joined(states)
-            told = jax.tree.map(lambda *leaves: np.concatenate(leaves), *told)
+            made = abreast(piece, zip(given, states, strict=True), single=False)
+            states = [state for state, _ in made]
+            told = _joined(told for _, told in made)
             _refuse_nan(told, rows, f"{done} to {done + length}")
             for whole_run, part in zip(jax.tree.leaves(info), jax.tree.leaves(told), strict=True):
                 whole_run[:, done : done + length] = part
             done += length
             if done in marks:
-                kept[marks.index(done)] = _pictures(algorithm, state)
+                kept[marks.index(done)] = _pictures(algorithm, states)
             bar.update(length * count)
             if file is not None:
                 # The device's copy is donated to the next piece, which Ctrl-C may cut short.
-                whole = (jax.device_get(state), done)
+                whole = (jax.device_get(states), done)
                 if time.monotonic() - clock > 10 or done == steps:
                     _save(file, whole, info, kept, about)
                     clock = time.monotonic()
             if watch is not None and (done % every == 0 or done == steps):
-                made = _until(info, done)
-                pictures = _pictures(algorithm, state)
-                if watch(done, pictures[:count], _rows(made, slice(count))):
-                    return state, made, kept[[mark <= done for mark in marks]]
+                so_far = _until(info, done)
+                pictures = _pictures(algorithm, states)
+                if watch(done, pictures[:count], _rows(so_far, slice(count))):
+                    return pictures, so_far, kept[[mark <= done for mark in marks]]
     except KeyboardInterrupt:
         if file is not None and whole is not None:
             _save(file, whole, info, kept, about)
         raise
-    return state, info, kept
+    return _pictures(algorithm, states), info, kept
 
 
 def _refuse_nan(tree: PyTree, rows: range, when: str) -> None:
@@ -449,5 +434,5 @@ def _refuse_nan(tree: PyTree, rows: range, when: str) -> None:
 def _save(
     file: Path, whole: tuple[PyTree, int], info: PyTree, kept: np.ndarray, about: dict[str, Any]
 ) -> None:
-    state, done = whole
-    checkpoints.save(file, (state, info, kept), about={**about, "done": done})
+    states, done = whole
+    checkpoints.save(file, (states, info, kept), about={**about, "done": done})

@@ -105,7 +105,9 @@ def test_an_image_is_the_same_alone_and_among_others(toy, name, norm):
     assert (again.images == together.images).all()
 
 
-def test_many_images_share_the_lanes(toy):
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_many_images_share_the_lanes(toy, monkeypatch, cores):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
     model, _, _ = toy
     images, labels = small.images(21, seed=3)
     request = result.prepare(model, images, labels, norm="linf", eps=0.03)

@@ -57,6 +57,16 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_and_chunk(method):
     np.testing.assert_array_equal(explain(method, chunk=3).maps, whole.maps)
 
 
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "rise"])
+def test_cores_change_no_map(monkeypatch, method):
+    found = []
+    for cores in (2, 3, 8):
+        monkeypatch.setattr("rvis.compilation.cores", lambda cores=cores: cores)
+        found += [explain(method).maps, explain(method, chunk=2).maps]
+    for maps in found:
+        np.testing.assert_array_equal(maps, found[0])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_targets_and_numbers_compile_once(method):
     explain(method)

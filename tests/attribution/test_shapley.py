@@ -225,6 +225,17 @@ def test_an_image_has_the_same_bits_alone_in_a_batch_and_in_any_chunk(solve):
         np.testing.assert_array_equal(alone.errors[0], whole.errors[i])
 
 
+@pytest.mark.parametrize("solve", BOTH)
+def test_cores_change_no_value(monkeypatch, solve):
+    model = toys.pointwise(size=(4, 4))
+    found = []
+    for cores in (1, 2, 3):
+        monkeypatch.setattr("rvis.compilation.cores", lambda cores=cores: cores)
+        found.append(solve(model, IMAGES, [0, 1, 1], players=2, chunk=16, **QUIET).values)
+    for values in found[1:]:
+        np.testing.assert_array_equal(values, found[0])
+
+
 def test_the_class_loss_is_a_target():
     model = toys.pointwise(size=(4, 4))
     loss = -objectives.probability([0, 1, 1])

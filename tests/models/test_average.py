@@ -39,11 +39,30 @@ def test_weights_are_the_mean():
 
 def test_statistics_are_those_of_the_stem_in_float64():
     model = small()
-    got = average([model], IMAGES, batch=8).params["batch_stats"]["bn1"]
+    got = average([model], IMAGES, crop=0, flip=False, batch=24).params["batch_stats"]["bn1"]
     maps = rvis.record(model, IMAGES.astype(np.float32) / 255, ("conv1",))["conv1"]
-    maps = np.asarray(maps, np.float64).reshape(3, -1, 4)
-    np.testing.assert_allclose(got["mean"], maps.mean((0, 1)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(got["var"], maps.var(1).mean(0), rtol=1e-3)
+    maps = np.asarray(maps, np.float64)
+    np.testing.assert_allclose(got["mean"], maps.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got["var"], maps.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_statistics_are_those_of_changed_images():
+    plain, shifted = (
+        average([small()], IMAGES, crop=crop, flip=False, batch=24).params["batch_stats"]["bn1"]
+        for crop in (0, 4)
+    )
+    # The data are bright noise: black borders change every mean.
+    assert (np.abs(plain["mean"] - shifted["mean"]) > 1e-3).all()
+
+
+def test_sorted_images_are_shuffled():
+    dark, bright = (np.full((8, 8, 8, 3), value, np.uint8) for value in (50, 200))
+    got = average([small()], np.concatenate([dark, bright]), crop=0, batch=8)
+    variance = got.params["batch_stats"]["bn1"]["var"]
+    # Batches of one shade each would have variance at the borders alone.
+    apart = [average([small()], part, crop=0, batch=8) for part in (dark, bright)]
+    alone = np.mean([m.params["batch_stats"]["bn1"]["var"] for m in apart], 0)
+    assert (variance > 1.2 * alone).any()
 
 
 def test_old_statistics_do_not_matter():
@@ -74,6 +93,7 @@ def test_a_network_without_statistics_is_averaged_too():
         ([small()], IMAGES / 255, 8, TypeError, "images: uint8"),
         ([small()], IMAGES[:, :4], 8, ValueError, r"images: \(n, 8, 8, 3\)"),
         ([small()], IMAGES, 25, ValueError, "batch: at most 24"),
+        ([small()], IMAGES, 0, ValueError, "batch"),
     ],
 )
 def test_what_does_not_fit_is_named(models, images, batch, error, match):
