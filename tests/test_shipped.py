@@ -17,6 +17,7 @@ from rvis.train import Adversary
 WEIGHTS = pathlib.Path(__file__).parents[1] / "weights"
 DATA = {
     "cifar10_resnet": "cifar_test",
+    "cifar10_resnet_deep": "cifar_test",
     "cifar10_resnet_narrow": "cifar_test",
     "cifar10_resnet_robust": "cifar_test",
     "mnist_cnn": "mnist_test",

@@ -366,7 +366,7 @@ def _objective(
 def _width() -> int | None:
     """Pictures computed side by side, each in all its copies.
 
-    Two fill the cores of a small machine, and a fixed number makes a picture the same in any batch.
+    On a CPU a fixed number, which makes a picture the same in any batch.
     """
     return 2 if jax.default_backend() == "cpu" else None
 
