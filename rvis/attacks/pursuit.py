@@ -255,7 +255,7 @@ def _rounds(
             # Lanes for which no image is left repeat another's.
             rows = np.where(group.image >= 0, group.image, group.image.max())
             group.keys = _keys(request.key, request.numbers[rows], attempt)
-            group.problem, own_position = jax.device_put(_rows((problem, position), rows))
+            group.problem, own_position = _rows((problem, position), rows)
             started = core.init(plan.attack, group.keys, own_position)
             old = group.state
             group.state = started if old is None else _merged(group.fresh, started, old)
