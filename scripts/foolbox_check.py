@@ -14,8 +14,9 @@ Prints:   a row for each network and norm, as soon as it is there: the accuracy 
           foolbox's; 3 where a package is missing.
 DATA is what `rvis.data.load` reads: CIFAR-10, MNIST, or both; networks without images are left out.
 Both attack from the same uniform random starts in steps of 2.5·ε/steps and pay for compilation
-beforehand; foolbox runs in batches of `--batch`. With few images the last lanes run half empty,
-which costs a curve most: below a few hundred its time says little.
+beforehand; their calls take turns, and a curve's time is the median of three. foolbox runs in
+batches of `--batch`. With few images the last lanes run half empty, which costs a curve most: below
+a few hundred its time says little.
 """
 
 from __future__ import annotations
@@ -139,13 +140,15 @@ def compare(
     curve(few)
     last(model, images[few], labels[few], norm, radii[0], starts[0][few])
     theirs.accuracy(images[few], labels[few], radii[0], starts[0][few])
-    pairs, total = [], np.zeros(2)
+    pairs, total, curves = [], np.zeros(2), []
     for eps, begun in zip(radii, starts, strict=True):
         reference, seconds = timed(clock, partial(theirs.accuracy, images, labels, eps, begun))
         own, spent = timed(clock, partial(last, model, images, labels, norm, eps, begun))
         pairs.append((reference, own))
         total += seconds, spent
-    whole, spent = timed(clock, lambda: curve(slice(None)))
+        whole, spent = timed(clock, lambda: curve(slice(None)))
+        curves.append(spent)
+    spent = float(np.median(curves))
     # A point, or one image where they are fewer than a hundred.
     slack = max(0.01, 1 / len(images)) + 1e-9
     close = all(abs(r - o) <= slack for r, o in pairs)
