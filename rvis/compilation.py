@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
 
@@ -130,6 +132,26 @@ def hands() -> int:
     return min(8, cores()) if alone else 1
 
 
+@contextlib.contextmanager
+def _form(single: bool) -> Iterator[None]:
+    before = getattr(_HERE, "alone", False)
+    _HERE.alone = single
+    try:
+        yield
+    finally:
+        _HERE.alone = before
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads for so many pieces of work; None where they are better done in turn."""
+    if min(count, hands()) < 2 or current_trace() != _CLEAN:
+        yield None
+        return
+    with ThreadPoolExecutor(min(count, hands())) as pool:
+        yield pool if pool.submit(_settings).result() == _settings() else None
+
+
 def abreast(
     work: Callable[[_Item], _Made], items: Iterable[_Item], *, single: bool = True
 ) -> list[_Made]:
@@ -157,17 +179,67 @@ def abreast(
       [2, 4]
     """
 
-    def alone(item: _Item) -> _Made:
-        before = getattr(_HERE, "alone", False)
-        _HERE.alone = single
-        try:
+    def formed(item: _Item) -> _Made:
+        with _form(single):
             return work(item)
-        finally:
-            _HERE.alone = before
 
     items = list(items)
-    if min(len(items), hands()) > 1:
-        with ThreadPoolExecutor(min(len(items), hands())) as pool:
-            if pool.submit(_settings).result() == _settings() and current_trace() == _CLEAN:
-                return list(pool.map(alone, items))
-    return [alone(item) for item in items]
+    with _threads(len(items)) as pool:
+        return list(map(formed, items) if pool is None else pool.map(formed, items))
+
+
+def merged(sources: Iterable[Iterator[_Item]]) -> Iterator[_Item]:
+    """What several iterators give, as soon as they do; on a CPU each has a core of its own.
+
+    As `abreast` with `single`, where no piece of work need wait for another. Iterators must be no
+    more than `hands()`, and do without one another.
+
+    Raises:
+      Whatever an iterator raises, once the others have given their next.
+
+    Example:
+      >>> from rvis.compilation import merged
+      >>> sorted(merged([iter((1, 2)), iter((3,))]))
+      [1, 2, 3]
+    """
+    sources = list(sources)
+    given: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def drive(source: Iterator[_Item]) -> None:
+        try:
+            with _form(True):
+                for item in source:
+                    given.put(("item", item))
+                    if stop.is_set():
+                        break
+            given.put(("end", None))
+        except BaseException as error:  # raised where the items go
+            given.put(("error", error))
+
+    with _threads(len(sources)) as pool:
+        if pool is None:
+            for source in sources:
+                while True:
+                    with _form(True):
+                        item = next(source, _END)
+                    if item is _END:
+                        break
+                    yield cast(_Item, item)
+            return
+        for source in sources:
+            pool.submit(drive, source)
+        running = len(sources)
+        try:
+            while running:
+                kind, value = given.get()
+                if kind == "error":
+                    raise value
+                if kind == "item":
+                    yield value
+                running -= kind == "end"
+        finally:
+            stop.set()
+
+
+_END = object()

@@ -1,15 +1,17 @@
 """A function of two compiled forms behaves as one of `jax.jit`."""
 
 import copy
+import itertools
 import pickle
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from rvis import core
-from rvis.compilation import abreast, jit
+from rvis.compilation import abreast, jit, merged
 
 
 @jit
@@ -107,3 +109,50 @@ def test_an_error_in_work_abreast_is_raised_and_leaves_nothing(monkeypatch, core
     double(jnp.float32(1))
     if jax.default_backend() == "cpu":
         assert getattr(double, "_outermost", double)._cache_size() == 1
+
+
+def counted(first: int, count: int):
+    """Numbers, each through a compiled program."""
+    for i in range(first, first + count):
+        yield int(double(jnp.float32(i))) // 2
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_merged_gives_all_in_the_order_of_each(monkeypatch, cores):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    double.clear_cache()
+    found = list(merged([counted(0, 5), counted(10, 2), counted(20, 0)]))
+    assert sorted(found) == [0, 1, 2, 3, 4, 10, 11]
+    assert [i for i in found if i < 10] == [0, 1, 2, 3, 4]
+    assert getattr(double, "_plain", double)._cache_size() == 1 == double._cache_size()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_an_error_in_a_merged_source_is_raised_and_ends_the_others(monkeypatch, cores):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    given = []
+
+    def endless():
+        while True:
+            given.append(1)
+            yield 0
+
+    def failing():
+        yield 0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(merged([failing(), endless()]))
+    before = len(given)
+    time.sleep(0.05)
+    assert len(given) == before
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_who_stops_reading_stops_the_sources(monkeypatch, cores):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+    source = merged([itertools.count(), itertools.count()])
+    assert next(source) == 0
+    threads = threading.active_count()
+    source.close()
+    assert threading.active_count() <= threads - (cores > 1 and jax.default_backend() == "cpu")

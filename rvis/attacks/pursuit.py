@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from rvis import checkpoints, checks, core
 from rvis.attacks.losses import Verdict
 from rvis.attacks.result import AttackResult, Request, conclude, lanes, own_keys
-from rvis.compilation import abreast, hands
+from rvis.compilation import hands, merged
 from rvis.types import Array, ArrayLike, Model, PyTree
 
 Keep = Literal["best", "first", "last"]
@@ -227,14 +228,6 @@ class _Lanes:
         return np.flatnonzero(self.image >= 0)
 
 
-class _Piece(NamedTuple):
-    """What one piece told of the lanes of a group."""
-
-    losses: np.ndarray
-    best: Best
-    leaving: np.ndarray
-
-
 def _rounds(
     plan: Plan,
     request: Request,
@@ -245,58 +238,56 @@ def _rounds(
     piece: int,
     stopping: bool,
 ) -> Iterator[np.ndarray]:
-    """Runs piece after piece, writes what ends into `found`, and yields those images' numbers."""
+    """Runs piece after piece, writes what ends into `found`, and yields those images' numbers.
+
+    Each group of lanes goes on by itself, with images that all take from one queue.
+    """
     queue = list(np.flatnonzero(waiting)[::-1])
     problem, position = jax.tree.map(np.asarray, (plan.problem, plan.position))
     groups = [_Lanes.empty(width) for _ in range(min(hands(), -(-len(queue) // width)))]
 
-    def advance(group: _Lanes) -> _Piece:
-        if group.fresh.any():
-            # Lanes for which no image is left repeat another's.
-            rows = np.where(group.image >= 0, group.image, group.image.max())
-            group.keys = _keys(request.key, request.numbers[rows], attempt)
-            group.problem, own_position = _rows((problem, position), rows)
-            started = core.init(plan.attack, group.keys, own_position)
-            old = group.state
-            group.state = started if old is None else _merged(group.fresh, started, old)
-        group.state, told = core.run(
-            plan.attack,
-            group.keys,
-            group.state,
-            request.model,
-            group.problem,
-            steps=piece,
-            piece=True,
-        )
-        group.done += piece
-        busy = group.busy
-        out = group.done[busy] >= plan.steps
-        best = group.state.best
-        if out.any():
-            best = _settled(plan.attack, group.state, request.model, group.problem).best
-        if stopping:
-            # Not the settled one: whether there is one depends on the other lanes.
-            out |= np.asarray(group.state.best.fooled)[busy]
-        if out.any():
-            best = jax.tree.map(np.asarray, best)
-        return _Piece(np.asarray(told), best, busy[out])
+    turn = threading.Lock()
 
-    while True:
-        for group in groups:
-            group.fill(queue)
-        working = [group for group in groups if group.busy.size]
-        if not working:
-            return
-        pieces = abreast(advance, working)
-        _refuse_nan(
-            np.concatenate([p.losses[g.busy] for g, p in zip(working, pieces, strict=True)]),
-            np.concatenate([g.image[g.busy] for g in working]),
-        )
-        for group, (told, best, leaving) in zip(working, pieces, strict=True):
-            for i in group.busy:
-                found.losses[group.image[i], group.done[i] - piece : group.done[i]] = told[i]
+    def work(group: _Lanes) -> Iterator[np.ndarray]:
+        while True:
+            with turn:
+                group.fill(queue)
+            busy = group.busy
+            if not busy.size:
+                return
+            if group.fresh.any():
+                # Lanes for which no image is left repeat another's.
+                rows = np.where(group.image >= 0, group.image, group.image.max())
+                group.keys = _keys(request.key, request.numbers[rows], attempt)
+                group.problem, own_position = _rows((problem, position), rows)
+                started = core.init(plan.attack, group.keys, own_position)
+                old = group.state
+                group.state = started if old is None else _refreshed(group.fresh, started, old)
+            group.state, losses = core.run(
+                plan.attack,
+                group.keys,
+                group.state,
+                request.model,
+                group.problem,
+                steps=piece,
+                piece=True,
+            )
+            told = np.asarray(losses)
+            _refuse_nan(told[busy], group.image[busy])
+            for i in busy:
+                found.losses[group.image[i], group.done[i] : group.done[i] + piece] = told[i]
+            group.done += piece
+            out = group.done[busy] >= plan.steps
+            best = group.state.best
+            if out.any():
+                best = _settled(plan.attack, group.state, request.model, group.problem).best
+            if stopping:
+                # Not the settled one: whether there is one depends on the other lanes.
+                out |= np.asarray(group.state.best.fooled)[busy]
+            leaving = busy[out]
+            some = group.image[leaving]
             if leaving.size:
-                some = group.image[leaving]
+                best = jax.tree.map(np.asarray, best)
                 found.images[some] = best.image[leaving]
                 found.scores[some] = best.score[leaving]
                 found.fooled[some] = best.fooled[leaving]
@@ -307,7 +298,9 @@ def _rounds(
                     late = np.arange(plan.steps) > ends[:, None]
                     found.losses[some] = np.where(late[leaving], np.nan, found.losses[some])
                 group.image[leaving] = -1
-                yield some
+            yield some
+
+    yield from merged(work(group) for group in groups)
 
 
 def _piece(steps: int, most: int) -> int:
@@ -325,7 +318,7 @@ def _keys(key: Array, numbers: ArrayLike, attempt: int) -> Array:
 
 
 @jax.jit
-def _merged(fresh: Array, new: PyTree, old: PyTree) -> PyTree:
+def _refreshed(fresh: Array, new: PyTree, old: PyTree) -> PyTree:
     """Rows of `new` where fresh, else those of `old`."""
 
     def rows(a: Array, b: Array) -> Array:
