@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -174,9 +175,11 @@ def pursue(
         total=count, desc=label, unit="image", disable=None if progress else True, leave=False
     )
     try:
-        with bar:
+        rounds = _rounds(plan, request, attempt, found, ~finished, width, piece, stopping)
+        # Closed before anything is saved: no other thread goes on then.
+        with bar, contextlib.closing(rounds):
             bar.update(int(finished.sum()))
-            for some in _rounds(plan, request, attempt, found, ~finished, width, piece, stopping):
+            for some in rounds:
                 finished[some] = True
                 bar.update(len(some))
                 if checkpoint is not None and time.monotonic() - clock > 10:

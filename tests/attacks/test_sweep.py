@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import time
 
 import jax
 import numpy as np
@@ -144,6 +145,35 @@ def test_an_interrupted_curve_goes_on(tmp_path, monkeypatch):
     assert (again.smallest == whole.smallest).all()
     assert (again.iterations == whole.iterations).all()
     assert not (tmp_path / "half").exists()
+
+
+def test_ctrl_c_stops_every_core(tmp_path, monkeypatch):
+    monkeypatch.setattr("rvis.compilation.cores", lambda: 2)
+    images, labels = small.images(40)
+    request = prepare(small.network(), images, labels, norm="linf", eps=0.06)
+    plan = plan_projected(request, steps=10, step_size=0.008, drawn=False).stopping()
+    whole = pursuit.pursue(plan, request, progress=False)
+    plain, calls = core.run, []
+
+    def counted(*args, **options):
+        calls.append(1)
+        return plain(*args, **options)
+
+    def interrupted(bar, count):
+        if count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pursuit.core, "run", counted)
+    with monkeypatch.context() as patched:
+        patched.setattr(pursuit.tqdm, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pursuit.pursue(plan, request, progress=False, checkpoint=tmp_path / "half.npz")
+    before = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == before
+    again = pursuit.pursue(plan, request, progress=False, checkpoint=tmp_path / "half.npz")
+    for one, other in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
