@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -240,7 +240,7 @@ def _rounds(
     width: int,
     piece: int,
     stopping: bool,
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Runs piece after piece, writes what ends into `found`, and yields those images' numbers.
 
     Each group of lanes goes on by itself, with images that all take from one queue.
