@@ -127,6 +127,8 @@ def deepdream(
             steps=steps,
             position=jnp.clip(base + detail, 0, 1)[:, None],
             width=core.width_for((*size, channels)),
+            # As large as these are, one at a time: a tile bounds the memory, not their number.
+            chunk=1 if tiled else None,
             checkpoint=None if folder is None else folder / f"octave{octave}",
             progress=progress,
             label=f"octave {octave + 1}/{octaves}",

@@ -388,6 +388,7 @@ def _climb(
         else:
             position = _resized(position, size)
         last = number == len(sizes) - 1
+        width = core.width_for((*size, channels))
         outcomes = list(
             core.drive(
                 algorithm,
@@ -397,7 +398,9 @@ def _climb(
                 steps=steps,
                 position=position,
                 snapshots=tuple(snapshots) if last else (),
-                width=core.width_for((*size, channels)),
+                width=width,
+                # One group at a time, on all cores: pictures are large, networks deep.
+                chunk=width,
                 checkpoint=None if folder is None else folder / f"scale{number}",
                 progress=progress,
                 label=f"{model.name} {size[0]}×{size[1]}",
