@@ -3,7 +3,7 @@
 Command:  python scripts/combinations.py [--models cifar10_resnet cifar10_resnet_robust inceptionv1]
 Time:     on one core some half an hour for a CIFAR network, above an hour for InceptionV1, most of
           it compilation; minutes with `--models mnist_cnn`.
-Prints:   a table: for each network and parameterization, how many of the objectives, drawn with one
+Prints:   a table: for each parameterization and network, how many of the objectives, drawn with one
           facet and with four, raised their score, and how many programs were compiled for each
           when drawn for a second unit (0 is right). Exit status 1 where any failed.
 A score has risen where the pictures at the end, seen in 8 random ways, score more than those at the
@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -142,8 +143,67 @@ def rise(
     result = rvis.visualize(model, objective, **chosen)
     ends = np.stack([result.snapshots[0], result.images]).reshape(2, facets, *spec.shape)
     pictures = np.concatenate([ends, starts(spec, facets)])
-    before, after, *others = scores(model, objective, pictures, steps, spec, views)
+    before, after, *others = scores(model.unnamed(), objective, pictures, steps, spec, views)
     return float(after - max(before, *others))
+
+
+def loaded(name: str, size: int) -> tuple[Model, bool]:
+    """The model, and whether its weights are random."""
+    try:
+        return rvis.load(name), False
+    except ValueError:
+        model = rvis.load(name, weights="random")
+        shape = (size, size, model.input_shape[2])
+        return model.replace(input_shape=shape), True  # type: ignore[attr-defined]
+
+
+class Row(NamedTuple):
+    """What was seen of one network and parameterization."""
+
+    climbed: dict[int, int]
+    compiled: int
+    again: list[str]
+    failed: list[str]
+
+
+def measured(
+    model: Model,
+    random: bool,
+    makers: dict[str, Callable[[int], Objective]],
+    spec: images.Parameterization,
+    steps: int,
+) -> Row:
+    """Draws every objective with one facet and with four."""
+    views = () if isinstance(spec, images.CPPN) else transforms.lucid(min(spec.shape[:2]))
+    climbed, compiled = {1: 0, 4: 0}, 0
+    again: list[str] = []
+    failed: list[str] = []
+    for title, make in makers.items():
+        for facets in climbed:
+            # The mark after the first steps cuts longer climbs into the same pieces.
+            options: Options = {"facets": facets, "snapshots": (0, steps), "progress": False}
+            longer: dict[str, Options] = {
+                f"{n} times the steps": {**options, "steps": n * steps, "key": n} for n in (4, 16)
+            }
+            if random:  # and so never made to bear views
+                longer["without views"] = longer["16 times the steps"]
+            options["steps"] = steps
+            ends, before = {}, []
+            for member in MEMBERS:
+                ends[member] = rise(model, make(member), spec, views, options)
+                before.append(programs())
+            compiled += before[-1] - before[0]
+            for how, more in longer.items():
+                seen = () if how == "without views" else views
+                for member in [member for member in MEMBERS if not ends[member] > 0]:
+                    ends[member] = rise(model, make(member), spec, seen, more)
+                    if ends[member] > 0:
+                        again.append(f"{title}, {facets}: {how}")
+            lowest = min(ends.values())
+            climbed[facets] += lowest > 0
+            if not lowest > 0:
+                failed.append(f"{title}, {facets}: {lowest:.3g}")
+    return Row(climbed, compiled, again, failed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,62 +215,27 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--steps", type=int, default=16)
     p.add_argument("--size", type=int, default=32, help="of architectures' pictures")
     a = p.parse_args(arguments)
-    failures = []
-    print("| network | image | 1 facet climbs | 4 facets climb | compilations for another unit |")
+    good = True
+    print("| image | network | 1 facet climbs | 4 facets climb | compilations for another unit |")
     print("|---|---|---|---|---|")
-    for name in a.models:
-        try:
-            model, random = rvis.load(name), False
-        except ValueError:
-            random = True
-            model = rvis.load(name, weights="random")
-            model = model.replace(  # type: ignore[attr-defined]
-                input_shape=(a.size, a.size, model.input_shape[2])
-            )
-        layer = {"inceptionv1": "mixed3a", "mnist_cnn": "conv2"}.get(name, "layer2")
-        for image in a.images:
+    for image in a.images:
+        # Networks of one architecture take turns here, to share its programs.
+        for name in a.models:
+            model, random = loaded(name, a.size)
             spec = images.named(image, model.input_shape)
-            views = () if image == "cppn" else transforms.lucid(min(model.input_shape[:2]))
+            layer = {"inceptionv1": "mixed3a", "mnist_cnn": "conv2"}.get(name, "layer2")
             makers = table(model, layer, spec)
-            climbed, compiled = {1: 0, 4: 0}, 0
-            again: list[str] = []
-            for title, make in makers.items():
-                for facets in climbed:
-                    # The mark after the first steps cuts longer climbs into the same pieces.
-                    options: Options = {"facets": facets, "snapshots": (0, a.steps)}
-                    options["progress"] = False
-                    longer: dict[str, Options] = {
-                        f"{n} times the steps": {**options, "steps": n * a.steps, "key": n}
-                        for n in (4, 16)
-                    }
-                    if random:  # and so never made to bear views
-                        longer["without views"] = longer["16 times the steps"]
-                    options["steps"] = a.steps
-                    ends, before = {}, []
-                    for member in MEMBERS:
-                        ends[member] = rise(model, make(member), spec, views, options)
-                        before.append(programs())
-                    compiled += before[-1] - before[0]
-                    for how, more in longer.items():
-                        seen = () if how == "without views" else views
-                        for member in [member for member in MEMBERS if not ends[member] > 0]:
-                            ends[member] = rise(model, make(member), spec, seen, more)
-                            if ends[member] > 0:
-                                again.append(f"{title}, {facets}: {how}")
-                    lowest = min(ends.values())
-                    climbed[facets] += lowest > 0
-                    if not lowest > 0:
-                        failures.append(f"{name}, {image}, {title}, {facets}: {lowest:.3g}")
-                        print(failures[-1], file=sys.stderr, flush=True)
-            counts = " | ".join(f"{n} of {len(makers)}" for n in climbed.values())
-            print(f"| {name} | {image} | {counts} | {compiled} |", flush=True)
-            if compiled:
-                failures.append(f"{name}, {image}: compiled again")
-            # Some hundred programs a row: more rows than five meet Linux's limit on mapped regions.
-            jax.clear_caches()
-            if again:
-                print(f"not at first: {'; '.join(again)}", file=sys.stderr, flush=True)
-    return int(bool(failures))
+            row = measured(model, random, makers, spec, a.steps)
+            counts = " | ".join(f"{n} of {len(makers)}" for n in row.climbed.values())
+            print(f"| {image} | {name} | {counts} | {row.compiled} |", flush=True)
+            for kind, notes in (("not at first", row.again), ("failed", row.failed)):
+                if notes:
+                    print(f"{kind}: {'; '.join(notes)}", file=sys.stderr, flush=True)
+            good &= not row.failed and not row.compiled
+        # Some hundred programs an architecture: those of more than five meet Linux's limit on
+        # mapped regions.
+        jax.clear_caches()
+    return int(not good)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_combinations_prints_a_table(capsys, monkeypatch):
         combinations, "table", lambda *a: {"logit": lambda u: rvis.objectives.logit(u)}
     )
     assert combinations.main("--models mnist_cnn --images pixel --steps 8".split()) == 0
-    assert "| mnist_cnn | pixel | 1 of 1 | 1 of 1 | 0 |" in capsys.readouterr().out
+    assert "| pixel | mnist_cnn | 1 of 1 | 1 of 1 | 0 |" in capsys.readouterr().out
 
 
 def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch):
