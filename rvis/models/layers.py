@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+from rvis.models import winograd
+from rvis.models.winograd import Pads
+
 Pair = tuple[int, int]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _SPEC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), _NHWC)
@@ -24,8 +27,16 @@ def _stock(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any
     )
 
 
+def _by_winograd(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any) -> int:
+    """How many examples at once; 0 for none."""
+    return winograd.group(x.shape, pads, w) if strides == (1, 1) and precision is None else 0
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
+    many = _by_winograd(x, w, strides, pads, precision)
+    if many:
+        return winograd.convolve(x, w, pads, many, transposed=False)
     return _stock(x, w, strides, pads, precision)
 
 
@@ -62,9 +73,12 @@ def _input_gradient(g, w, shape, strides, pads, precision):
         firsts.append(low - first * s)
         sizes.append(-(-(n + low) // s) - first)
         paddings.append((taps - 1 - first, first + sizes[-1] - g.shape[axis + 1]))
-    dx = lax.conv_general_dilated(
-        g, _turned(w, strides), (1, 1), paddings, dimension_numbers=_NHWC, precision=precision
-    )
+    around: Any = tuple(paddings)
+    many = _by_winograd(g, w, strides, around, precision)
+    if many:
+        dx = winograd.convolve(g, w, around, many, transposed=True)
+    else:
+        dx = _stock(g, _turned(w, strides), (1, 1), around, precision)
     if strides != (1, 1):
         dx = dx.reshape(g.shape[0], *sizes, *phases, shape[-1])
         skipped = [(0, s - p) for s, p in zip(strides, phases, strict=True)]
@@ -213,14 +227,23 @@ def window_pads(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    lowest = -jnp.inf
-    return lax.reduce_window(
-        x,
-        np.asarray(lowest, x.dtype),
-        lax.max,
-        (1, *window, 1),
-        (1, *strides, 1),
-        ((0, 0), *pads, (0, 0)),
+    around = ((0, 0), *pads, (0, 0))
+    lowest = np.asarray(-jnp.inf, x.dtype)
+    if jax.default_backend() == "cpu" and window[0] > strides[0] and window[1] > strides[1]:
+        # Two to four times as fast there as the windowed form.
+        x = lax.pad(x, lowest, tuple((a, b, 0) for a, b in around))
+        for axis in (1, 2):
+            x = lax.optimization_barrier(_highest(x, axis, window[axis - 1], strides[axis - 1]))
+        return x
+    return lax.reduce_window(x, lowest, lax.max, (1, *window, 1), (1, *strides, 1), around)
+
+
+def _highest(x: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
+    """The maxima of the windows along one axis."""
+    last = x.shape[axis] - window
+    return functools.reduce(
+        jnp.maximum,
+        (lax.slice_in_dim(x, i, i + last + 1, stride, axis) for i in range(window)),
     )
 
 
@@ -263,26 +286,46 @@ def _apart(x, y, g, window):
 
 
 def _overlapping(padded, y, g, window, strides):
+    """Each phase of the input, pixels a stride apart, sums what its few windows send to it."""
     n, height, width, c = padded.shape
-    zero = np.zeros((), g.dtype)
     spans = [s * (size - 1) + 1 for s, size in zip(strides, y.shape[1:3], strict=True)]
-    found = jnp.zeros(y.shape, bool)
-    dx = jnp.zeros(padded.shape, g.dtype)
-    for i in range(window[0]):
-        for j in range(window[1]):
-            seen = lax.slice(
-                padded, (0, i, j, 0), (n, i + spans[0], j + spans[1], c), (1, *strides, 1)
-            )
-            hit = (seen == y) & ~found
-            found = found | hit
-            spread = (
-                (0, 0, 0),
-                (i, height - i - spans[0], strides[0] - 1),
-                (j, width - j - spans[1], strides[1] - 1),
-                (0, 0, 0),
-            )
-            dx = dx + lax.pad(jnp.where(hit, g, zero), zero, spread)
-    return dx
+    cells = window[0] * window[1]
+    first = jnp.full(y.shape, cells, jnp.int32)
+    for k in reversed(range(cells)):
+        i, j = divmod(k, window[1])
+        seen = lax.slice(padded, (0, i, j, 0), (n, i + spans[0], j + spans[1], c), (1, *strides, 1))
+        first = jnp.where(seen == y, k, first)
+    # Or XLA looks for the maximum again for each of the terms below.
+    first = lax.optimization_barrier(first.astype(jnp.uint8 if cells < 255 else jnp.int32))
+    reach = [(size - 1) // s for size, s in zip(window, strides, strict=True)]
+    counts = [-(-size // s) for size, s in zip((height, width), strides, strict=True)]
+    around = [(r, count - size) for r, count, size in zip(reach, counts, y.shape[1:3], strict=True)]
+    first, g = (
+        lax.pad(
+            array,
+            np.array(empty, array.dtype),
+            ((0, 0, 0), *((a, b, 0) for a, b in around), (0, 0, 0)),
+        )
+        for array, empty in ((first, cells), (g, 0))
+    )
+    phases = []
+    for r in range(strides[0]):
+        for s in range(strides[1]):
+            total = jnp.zeros((n, *counts, c), g.dtype)
+            for i in range(r, window[0], strides[0]):
+                for j in range(s, window[1], strides[1]):
+                    top, left = reach[0] - i // strides[0], reach[1] - j // strides[1]
+                    rows, columns = slice(top, top + counts[0]), slice(left, left + counts[1])
+                    hit = first[:, rows, columns] == i * window[1] + j
+                    total = total + jnp.where(hit, g[:, rows, columns], np.zeros((), g.dtype))
+            phases.append(total)
+    if len(phases) == 1:
+        return phases[0][:, :height, :width]
+    dx = jnp.stack(lax.optimization_barrier(phases)).reshape(*strides, n, *counts, c)
+    dx = dx.transpose(2, 3, 0, 4, 1, 5).reshape(
+        n, counts[0] * strides[0], counts[1] * strides[1], c
+    )
+    return dx[:, :height, :width]
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
