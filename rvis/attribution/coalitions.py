@@ -151,7 +151,8 @@ class Plan:
         size = -(-self.chunk // (hands() * self.width)) * self.width
         for first in range(0, count, self.chunk):
             numbers = np.arange(first, min(first + self.chunk, count))
-            parts = np.split(numbers, range(size, len(numbers), size))
+            share = -(-len(numbers) // (hands() * self.width)) * self.width
+            parts = np.split(numbers, range(share, len(numbers), share))
             found[numbers] = np.concatenate(abreast(part, parts))
             bar.update(len(numbers))
         if not np.isfinite(found).all():

@@ -302,6 +302,8 @@ def _drawn(key: Array, block: Array, draws: Array, *, players: int) -> tuple[Arr
 
 def _walks(plan: Plan, key: Array, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places (k, players) and baselines (k,) of k pairs of walks."""
+    if not len(pairs):
+        return np.zeros((0, plan.players), int), np.zeros(0, int)
     blocks, which = np.unique(pairs // _BLOCK, return_inverse=True)
     draws = np.int32(max(1, plan.draws))
     found = [_drawn(key, np.int32(block), draws, players=plan.players) for block in blocks]
@@ -447,13 +449,12 @@ def _sampled(
     bar = tqdm(total=total, desc=plan.label, unit=unit, disable=disable, leave=False)
     clock = time.monotonic()
     with bar:
-        full, empty = _ends(plan, ends, bar)
+        found: np.ndarray | None = None
         bar.update(int(state.pairs.sum()) * slots)
         try:
-            while len(items := _next(state, pairs, tolerance, group)):
-                number, example = items.T
-                shares, none = _walked(plan, key, number, example, full, empty, slots, bar)
-                state = state.with_pairs(example, shares, none)
+            while len(items := _next(state, pairs, tolerance, group)) or found is None:
+                shares, none, found = _walked(plan, key, items, found, ends, slots, bar)
+                state = state.with_pairs(items[:, 1], shares, none)
                 if time.monotonic() - clock > 10:
                     _saved(file, dataclasses.astuple(state), about)
                     clock = time.monotonic()
@@ -462,7 +463,7 @@ def _sampled(
             raise
     if file is not None:
         file.unlink(missing_ok=True)
-    errors = state.errors()
+    full, errors = found[:, 0], state.errors()
     gap = full - state.empty - state.mean.sum(1)
     walked = state.pairs.astype(int)
     return [
@@ -476,19 +477,6 @@ def _sampled(
         )
         for e in range(n)
     ]
-
-
-def _ends(plan: Plan, ends: int, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
-    """v(all) and v(none) of every example; the second means nothing where baselines are drawn."""
-
-    def rows(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        example, which = np.divmod(numbers, ends)
-        coalitions = np.broadcast_to(which[:, None] == 0, (len(numbers), plan.players))
-        return example, np.zeros_like(example), coalitions
-
-    found = plan.values(plan.examples * ends, rows, bar)
-    found = found.reshape(plan.examples, ends, *plan.shape)
-    return found[:, 0], found[:, -1]
 
 
 def _next(state: _Moments, pairs: int, tolerance: float | None, group: int) -> np.ndarray:
@@ -508,31 +496,46 @@ def _next(state: _Moments, pairs: int, tolerance: float | None, group: int) -> n
 def _walked(
     plan: Plan,
     key: Array,
-    number: np.ndarray,
-    example: np.ndarray,
-    full: np.ndarray,
-    empty: np.ndarray,
+    items: np.ndarray,
+    found: np.ndarray | None,
+    ends: int,
     slots: int,
     bar: tqdm,
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each pair of walks its mean shares (k, p, ...) and its v(none) (k, ...)."""
-    k, p = len(number), plan.players
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each pair of walks its mean shares (k, p, ...) and its v(none) (k, ...).
+
+    And (n, ends, ...), v(all) and, where baselines are not drawn, v(none) of every example: found
+    before, or with the walks, for which they need no time of their own.
+    """
+    number, example = items.T
+    k, p = len(items), plan.players
     places, draw = _walks(plan, key, number)
+    first = 0 if found is not None else plan.examples * ends
 
     def rows(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The walk's coalitions of 1 to p − 1, its reverse's, and where drawn the empty one."""
-        item, slot = np.divmod(numbers, slots)
+        """The ends; then a walk's coalitions of 1 to p − 1, its reverse's, the empty one's."""
+        of_ends, which = np.divmod(numbers[numbers < first], ends)
+        item, slot = np.divmod(numbers[numbers >= first] - first, slots)
         size = slot % max(1, p - 1) + 1
         back = (slot >= p - 1)[:, None]
         there = np.where(back, p - 1 - places[item], places[item])
-        return example[item], draw[item], there < np.where(slot < 2 * (p - 1), size, 0)[:, None]
+        walked = there < np.where(slot < 2 * (p - 1), size, 0)[:, None]
+        whole = np.broadcast_to(which[:, None] == 0, (len(which), p))
+        return (
+            np.concatenate([of_ends, example[item]]),
+            np.concatenate([np.zeros_like(of_ends), draw[item]]),
+            np.concatenate([whole, walked]),
+        )
 
-    found = plan.values(k * slots, rows, bar).reshape(k, slots, *plan.shape)
-    none = found[:, -1] if plan.draws else empty[example]
-    last = full[example]
+    values = plan.values(first + k * slots, rows, bar)
+    if found is None:
+        found = values[:first].reshape(plan.examples, ends, *plan.shape)
+    told = values[first:].reshape(k, slots, *plan.shape)
+    none = told[:, -1] if plan.draws else found[example, -1]
+    last = found[example, 0]
     shares = np.zeros((k, p, *plan.shape))
-    for first, order in ((0, places), (p - 1, p - 1 - places)):
-        between = found[:, first : first + p - 1]
+    for start, order in ((0, places), (p - 1, p - 1 - places)):
+        between = told[:, start : start + p - 1]
         steps = np.diff(np.concatenate([none[:, None], between, last[:, None]], 1), axis=1)
         shares += steps[np.arange(k)[:, None], order]
-    return shares / 2, none
+    return shares / 2, none, found

@@ -357,3 +357,17 @@ def test_bad_games_are_named(options, error, match):
 def test_a_value_that_is_not_finite_is_refused():
     with pytest.raises(FloatingPointError, match="target"):
         shapley(lambda s: jnp.where(s.all(-1), jnp.nan, 0.0), players=2, **QUIET)
+
+
+def test_a_run_interrupted_when_all_was_walked_has_only_to_end(tmp_path, monkeypatch):
+    file, options = tmp_path / "state.npz", {"players": 2, "walks": 8, "chunk": 16, **QUIET}
+    ticks = iter(range(0, 10**6, 100))
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
+    with monkeypatch.context() as still:
+        still.setattr("pathlib.Path.unlink", lambda *a, **k: None)
+        expected = shapley_sampling(LINEAR, IMAGES, 0, checkpoint=file, **options)
+    assert file.exists()
+    found = shapley_sampling(LINEAR, IMAGES, 0, checkpoint=file, **options)
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_array_equal(found.gap, expected.gap)
+    assert not file.exists()
