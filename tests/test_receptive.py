@@ -51,7 +51,9 @@ def lit(model, names, size):
     images[np.arange(height), np.arange(height)] = 1
     images[height + np.arange(width), :, np.arange(width)] = 1
     seen = {name: [] for name in names}
-    for name, y in rvis.record(model, images, names).items():
+    with layers.as_written(True):
+        recorded = rvis.record(model, images, names)
+    for name, y in recorded.items():
         y = np.asarray(y).reshape(len(y), 1, 1, -1) if y.ndim != 4 else np.asarray(y)
         for part, axis in ((y[:height], 1), (y[height:], 2)):
             hit = (part > 0).any(tuple(i for i in (1, 2, 3) if i != axis))

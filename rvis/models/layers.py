@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -27,9 +26,16 @@ def _stock(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any
     )
 
 
+as_written = jax.make_user_context(False)
+"""`with as_written(True)`: what is traced in there keeps the stock operations, for those who read
+programs, and for whom a place must not feel by rounding what lies outside its field."""
+
+
 def _by_winograd(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any) -> int:
     """How many examples at once; 0 for none."""
-    return winograd.group(x.shape, pads, w) if strides == (1, 1) and precision is None else 0
+    if as_written.value or strides != (1, 1) or precision is not None:
+        return 0
+    return winograd.group(x.shape, pads, w)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -229,7 +235,11 @@ def window_pads(
 def _max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     around = ((0, 0), *pads, (0, 0))
     lowest = np.asarray(-jnp.inf, x.dtype)
-    if jax.default_backend() == "cpu" and window[0] > strides[0] and window[1] > strides[1]:
+    overlapping = window[0] > strides[0] and window[1] > strides[1]
+    fitting = all(
+        size + sum(pad) >= side for size, pad, side in zip(x.shape[1:3], pads, window, strict=True)
+    )
+    if jax.default_backend() == "cpu" and overlapping and fitting and not as_written.value:
         # Two to four times as fast there as the windowed form.
         x = lax.pad(x, lowest, tuple((a, b, 0) for a, b in around))
         for axis in (1, 2):
@@ -241,7 +251,7 @@ def _max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
 def _highest(x: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
     """The maxima of the windows along one axis."""
     last = x.shape[axis] - window
-    return functools.reduce(
+    return reduce(
         jnp.maximum,
         (lax.slice_in_dim(x, i, i + last + 1, stride, axis) for i in range(window)),
     )

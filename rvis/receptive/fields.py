@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from rvis import checks, taps
+from rvis.models.layers import as_written
 from rvis.receptive import windows
 from rvis.types import (
     LOGITS,
@@ -205,14 +206,15 @@ def effective_field(
     where = jnp.asarray(centre, jnp.int32)
     for first in range(0, len(pictures), batch):
         some = np.minimum(np.arange(first, first + batch), len(pictures) - 1)
-        maps = _sensitivity(
-            model.unnamed(),
-            pictures[some],
-            jax.vmap(partial(jax.random.fold_in, as_key(key)))(jnp.asarray(some)),
-            where,
-            jnp.int32(-1 if unit is None else unit),
-            layer,
-        )
+        with as_written(True):
+            maps = _sensitivity(
+                model.unnamed(),
+                pictures[some],
+                jax.vmap(partial(jax.random.fold_in, as_key(key)))(jnp.asarray(some)),
+                where,
+                jnp.int32(-1 if unit is None else unit),
+                layer,
+            )
         total += np.asarray(maps, np.float64)[: len(pictures) - first].sum(0)
     total /= max(total.max(), np.finfo(np.float64).tiny)
     return EffectiveField(total.astype(np.float32), math.sqrt((total >= 1 - 0.9545).sum()))
@@ -251,7 +253,8 @@ def _traced(
 
     params = jax.tree.unflatten(structure, leaves)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    closed, avals = jax.make_jaxpr(forward, return_shape=True)(params, image)
+    with as_written(True):
+        closed, avals = jax.make_jaxpr(forward, return_shape=True)(params, image)
     weights = [None] * len(leaves)
     found = [
         windows.propagate(

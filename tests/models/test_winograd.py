@@ -108,3 +108,17 @@ def test_a_loop_turns_the_kernel_into_matrices_but_once():
     written = jax.jit(climb).lower(x, w).compile().as_text()
     entry = written[written.index("ENTRY ") :]
     assert "f32[36,8192]" in entry.split("while(")[0]
+
+
+def test_a_program_as_it_is_written_has_the_stock_convolution():
+    x, w = drawn(1, (1, 56, 56, 32)), drawn(2, (3, 3, 32, 96))
+
+    def convolved(x):
+        return layers.conv_general_dilated(x, w, (1, 1), ONE, dimension_numbers=DIMENSIONS)
+
+    fast = str(jax.make_jaxpr(convolved)(x))
+    with layers.as_written(True):
+        plain = str(jax.make_jaxpr(convolved)(x))
+    again = str(jax.make_jaxpr(convolved)(x))
+    assert "conv_general_dilated" in plain and "optimization_barrier" not in plain
+    assert "conv_general_dilated" not in fast and fast == again
