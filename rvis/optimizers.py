@@ -160,7 +160,7 @@ def adam(learning_rate: ArrayLike = 0.05, *, b1: float = 0.9, b2: float = 0.999)
 
 
 def nadam(learning_rate: ArrayLike = 1.0, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
-    """Adam with Nesterov's momentum (Dozat 2016); at 1, the optimizer of MACO.
+    """Adam with Nesterov's momentum (Dozat 2016); the optimizer of MACO.
 
     Raises:
       ValueError: naming `learning_rate`, below zero or NaN.

@@ -1,6 +1,6 @@
 """Is rvis's style loss that of the papers, how far does it fall, what does it cost?
 
-Command:  python scripts/style_check.py {torch,descent,memory} [--side PIXELS] [--repeats 5]
+Command:  python scripts/style_check.py {torch,descent,memory} [--side PIXELS] [--tile PIXELS]
 Time:     torch two minutes (it needs the `bench` extra), descent five, memory two.
 Prints:   torch: the relative differences of loss and gradient for maxima and averages, both sides
           in float64 (in float32 a unit within rounding of zero may fall to either side of its
@@ -10,8 +10,8 @@ Prints:   torch: the relative differences of loss and gradient for maxima and av
           descent: by how much 500 evaluations lower the Gram loss of noise on both CIFAR networks,
           for a texture and for a transfer, and whether the total ever rose. Exit status 1
           where a texture's fall is below 99 % or a total rose.
-          memory: the most memory that a transfer at 1024×768 takes on VGG-16. Exit status 1 above
-          6 GB.
+          memory: the most memory that a transfer of --size (1024 768) takes on VGG-16, whole or in
+          windows of --tile. Exit status 1 above 6 GB.
 The network of `torch` and `memory` is VGG-16 with random weights. The PyTorch side is written from
 the formulas of Gatys et al. 2015 and 2016, with sums for Gram matrices, and shares nothing but the
 weights. The pictures of `descent` are those that `scripts/style.py` draws.
@@ -143,7 +143,7 @@ def compare(largest: int, repeats: int) -> int:
             pictures = rng.uniform(size=(3, side, side, 3)).astype(np.float32)
             picture, content, style = map(jnp.asarray, pictures)
             goal = textures(network, [style], [1.0], terms("style", STYLE, (), model))
-            goal = goal + contents(network, content, terms("content", CONTENT, (), model))
+            goal = goal + contents(network, content, terms("content", CONTENT, (), model))[0]
             problem, bare = core.Problem(goal), network.unnamed()
 
             def torch_step(
@@ -222,16 +222,21 @@ def descent(side: int) -> int:
     return int(wrong)
 
 
-def memory() -> int:
-    """The peak of this process over a transfer at 1024×768; 1 where that is above 6 GB."""
+def memory(size: Sequence[int], tile: int | None) -> int:
+    """The peak of this process over a transfer; 1 where that is above 6 GB."""
+    width, height = size
     model = rvis.load("vgg16", weights="random", key=0)
-    content, style = np.random.default_rng(0).uniform(size=(2, 768, 1024, 3)).astype(np.float32)
+    content, style = np.random.default_rng(0).uniform(size=(2, height, width, 3)).astype(np.float32)
     started = time.perf_counter()
-    rvis.style.transfer(model, content, style, steps=2, progress=False)
+    rvis.style.transfer(model, content, style, tile=tile, steps=2, progress=False)
     spent = time.perf_counter() - started
     # Linux counts in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(f"1024×768, VGG-16, 2 evaluations and compilation: {peak:.2f} GB, {spent:.0f} s")
+    seen = "whole" if tile is None else f"in windows of {tile}"
+    print(
+        f"{width}×{height} {seen}, VGG-16, 2 evaluations and compilation: {peak:.2f} GB, "
+        f"{spent:.0f} s"
+    )
     return int(peak > 6)
 
 
@@ -241,9 +246,11 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("what", choices=("torch", "descent", "memory"))
     p.add_argument("--side", type=int, help="256 for torch, 96 for descent, by default")
     p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--size", type=int, nargs=2, default=[1024, 768], metavar=("WIDTH", "HEIGHT"))
+    p.add_argument("--tile", type=int, help="side of the windows of memory; none by default")
     a = p.parse_args(arguments)
     if a.what == "memory":
-        return memory()
+        return memory(a.size, a.tile)
     if a.what == "descent":
         return descent(a.side or 96)
     if importlib.util.find_spec("torch") is None:

@@ -10,7 +10,8 @@ import toys
 
 import rvis
 from rvis import core, objectives, style
-from rvis.style import colours
+from rvis import taps
+from rvis.style import colours, tiles
 from rvis.style.layers import contents, defaults, terms, textures
 from rvis.style.synthesis import pooled
 
@@ -60,7 +61,7 @@ def test_by_default_a_blank_picture_costs_one_of_each(model):
     wanted = terms("style_layers", ["conv", "relu"], (), model)
     zero = rvis.record(blank, CONTENT, ["conv", "relu"])
     np.testing.assert_allclose(textures(model, [STYLE], [1.0], wanted)(zero), -1, rtol=1e-5)
-    np.testing.assert_allclose(contents(model, CONTENT, wanted)(zero), -1, rtol=1e-5)
+    np.testing.assert_allclose(contents(model, CONTENT, wanted)[0](zero), -1, rtol=1e-5)
 
 
 def test_explicit_weights_give_the_published_sum(model):
@@ -74,7 +75,7 @@ def test_explicit_weights_give_the_published_sum(model):
     found = textures(model, [jnp.asarray(STYLE)], [1.0], wanted)(own)
     np.testing.assert_allclose(-found, 2 * losses["conv"] + 3 * losses["relu"], rtol=1e-4)
     squares = {n: np.square(np.asarray(own[n] - other[n])).sum() / 2 for n in own}
-    found = contents(model, jnp.asarray(STYLE), wanted)(own)
+    found = contents(model, jnp.asarray(STYLE), wanted)[0](own)
     np.testing.assert_allclose(-found, 2 * squares["conv"] + 3 * squares["relu"], rtol=1e-4)
 
 
@@ -103,7 +104,7 @@ def test_a_layer_that_the_style_leaves_off_does_not_outweigh_the_others():
 def test_content_without_any_activation_still_counts():
     off = toys.pointwise(bias=-0.75)
     wanted = terms("content_layers", {"relu": 1.0}, (), off)
-    goal = contents(off, jnp.zeros((6, 8, 3)), wanted)
+    goal, _ = contents(off, jnp.zeros((6, 8, 3)), wanted)
     seen = rvis.record(off, CONTENT, ["relu"])
     expected = np.square(np.asarray(seen["relu"])).sum() / 2
     np.testing.assert_allclose(-goal(seen), expected, rtol=1e-4)
@@ -233,6 +234,83 @@ def test_luminance_transfer_keeps_the_contents_chrominance(model):
     assert np.abs(change).max() > 0.01
 
 
+CUTS = {
+    "strides": ("cifar10_resnet", (75, 101), 64, ["relu", "layer1", "layer2"], "layer2"),
+    "poolings": ("mnist_cnn", (61, 50), 40, ["relu1", "relu2"], "relu2"),
+    "a single row": ("mnist_cnn", (30, 90), 40, ["relu1"], "conv1"),
+}
+"""Network, size, tile, layers of style and of content."""
+
+
+@pytest.fixture(params=CUTS)
+def cut(request):
+    """A picture with what is asked of it, whole and in windows."""
+    name, size, tile, names, other = CUTS[request.param]
+    model = rvis.load(name).unnamed()
+    shape = (*size, model.input_shape[2])
+    image, own, content = jnp.asarray(RNG.uniform(size=(3, *shape)), jnp.float32)
+    wanted, kept = terms("layers", names, (), model), terms("layers", other, (), model)
+    whole = textures(model, [own], [1.0], wanted) + contents(model, content, kept)[0]
+    part = tiles.cut(model, (*wanted.names, *kept.names), size, tile)
+    goal, targets = contents(model, content, kept, tile=tile)
+    goal = textures(model, [own], [1.0], wanted, tile=tile, summed=True) + goal
+    return (model, whole), (tiles.judged(model, part, wanted.names, targets), goal), image
+
+
+@jax.jit
+def judge(model, goal, image):
+    def score(image):
+        return goal(taps.activations(model, image[None], goal.layers))
+
+    return jax.value_and_grad(score)(image)
+
+
+def test_in_windows_loss_and_gradient_are_those_of_the_whole(cut):
+    (expected, whole), (found, parts) = (judge(*asked, cut[2]) for asked in cut[:2])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(parts, whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_in_windows_memory_does_not_grow_with_the_picture():
+    model = rvis.load("cifar10_resnet").unnamed()
+    wanted = terms("layers", ["relu", "layer1"], (), model)
+
+    def needed(side, tile):
+        blank = jnp.zeros((side, side, 3))
+        part = tiles.cut(model, wanted.names, (side, side), tile)
+        goal = textures(model, [blank], [1.0], wanted, tile=tile, summed=part is not None)
+        asked = model if part is None else tiles.judged(model, part, wanted.names)
+        compiled = judge.lower(asked, goal, blank).compile()
+        return compiled.memory_analysis().temp_size_in_bytes - 3 * blank.nbytes
+
+    assert needed(512, 128) < 1.1 * needed(256, 128) < 0.6 * needed(256, None)
+
+
+@pytest.mark.parametrize("length", [64, 65, 70, 127, 200])
+@pytest.mark.parametrize("tile", [33, 48, 63])
+def test_every_place_counts_in_one_window(length, tile):
+    part = tiles.cut(rvis.load("mnist_cnn"), ["relu1", "pool2"], (length, 30), tile)
+    for layer, (places, *_) in enumerate(part.places):
+        counted = [range(*window[layer]) for window in part.rows.counted]
+        assert [i for some in counted for i in some] == list(range(places))
+    assert part.rows.side <= tile and part.columns.starts == (0,)
+
+
+def test_in_windows_a_transfer_goes_the_same_way():
+    model = rvis.load("mnist_cnn")
+    content, own = RNG.uniform(size=(2, 60, 44, 1)).astype(np.float32)
+    whole, parts = (
+        style.transfer(model, content, own, ratio=[0.01, 1], steps=6, tile=tile, progress=False)
+        for tile in (None, 40)
+    )
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-3)
+    np.testing.assert_allclose(parts.content_loss, whole.content_loss, rtol=1e-2)
+
+
+def test_pictures_that_fit_a_window_are_seen_whole(model):
+    assert tiles.cut(model, ["conv"], (6, 8), 8) is None
+
+
 @pytest.mark.parametrize("name", ["mnist_cnn", "cifar10_resnet"])
 def test_averages_take_the_place_of_maxima_where_there_are_any(name):
     model = rvis.load(name)
@@ -293,6 +371,7 @@ BAD = {
     "steps": ({"steps": 0}, "steps: at least 1"),
     "snapshots": ({"snapshots": (9,), "steps": 3}, "snapshots: 0 to 3"),
     "tv": ({"tv": -1}, "tv: "),
+    "tile": ({"tile": 0}, "tile: at least 1"),
     "no ratio": ({"ratio": []}, "ratio: at least one"),
     "a word": ({"ratio": "0.1"}, "ratio: a number"),
 }
@@ -304,3 +383,21 @@ def test_bad_arguments_are_named(case, model):
     arguments = {"content": CONTENT, "style": STYLE, **ON_TOY, **changes}
     with pytest.raises((ValueError, TypeError), match=message):
         style.transfer(model, arguments.pop("content"), arguments.pop("style"), **arguments)
+
+
+def test_windows_narrower_than_what_a_place_sees_are_refused():
+    model = rvis.load("mnist_cnn")
+    picture = RNG.uniform(size=(60, 60, 1)).astype(np.float32)
+    with pytest.raises(ValueError, match="tile: windows wider than the 14 pixels .*'relu2'"):
+        style.texture(model, picture, layers="relu2", tile=12, progress=False)
+
+
+def test_layers_that_see_the_whole_picture_have_no_windows():
+    model = toys.pointwise()
+    spread = model.replace(apply=_spread)
+    with pytest.raises(ValueError, match="tile: .*'conv'"):
+        style.texture(spread, STYLE, layers="conv", tile=4, progress=False)
+
+
+def _spread(params, images, *, tap=lambda name, x: x, relu=jax.nn.relu):
+    return toys.apply(params, images + images.mean((1, 2), keepdims=True), tap=tap, relu=relu)

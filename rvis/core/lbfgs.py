@@ -99,9 +99,13 @@ class BoxLBFGS:
         # Where no step is short enough, what is remembered is no help.
         lost = ~accepted & (state.length < _SHORTEST)
 
+        # Row by row and in place: all that is remembered is too large to be copied.
         def pushed(history: Array, latest: Array) -> Array:
-            longer = jnp.concatenate([history[1:], latest.reshape(1, -1)])
-            return jnp.where(remembered, longer, jnp.where(lost, 0, history))
+            def shifted(i: Array, rows: Array) -> Array:
+                after = jnp.where(i + 1 < self.memory, rows[i + 1], latest.reshape(-1))
+                return rows.at[i].set(jnp.where(remembered, after, jnp.where(lost, 0, rows[i])))
+
+            return lax.fori_loop(0, self.memory, shifted, history)
 
         moves, turns = pushed(state.moves, move), pushed(state.turns, turn)
         point = jnp.where(accepted, trial, state.point)
@@ -125,19 +129,23 @@ class BoxLBFGS:
         held = ((point <= 0) & (gradient > 0)) | ((point >= 1) & (gradient < 0))
         free = jnp.where(held, 0, 1).reshape(-1).astype(jnp.float32)
         slope = gradient.reshape(-1) * free
-        moves, turns = moves * free, turns * free
-        curvature, sizes = (moves * turns).sum(1), jnp.square(turns).sum(1)
-        usable = curvature > _CURVED * jnp.linalg.norm(moves, axis=1) * jnp.sqrt(sizes)
+
+        def products(pair: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+            move, turn = (row * free for row in pair)
+            return jnp.vdot(move, turn), jnp.vdot(move, move), jnp.vdot(turn, turn)
+
+        curvature, lengths, sizes = lax.map(products, (moves, turns))
+        usable = curvature > _CURVED * jnp.sqrt(lengths) * jnp.sqrt(sizes)
         rho = jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
         def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             move, turn, rho = pair
             alpha = rho * jnp.vdot(move, q)
-            return q - alpha * turn, alpha
+            return q - alpha * turn * free, alpha
 
         def forth(q: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
             move, turn, rho, alpha = pair
-            return q + move * (alpha - rho * jnp.vdot(turn, q)), None
+            return q + move * free * (alpha - rho * jnp.vdot(turn, q)), None
 
         q, alphas = lax.scan(back, slope, (moves, turns, rho), reverse=True)
         newest = self.memory - 1 - jnp.argmax(usable[::-1])

@@ -137,9 +137,10 @@ class MACO:
     needed to keep high frequencies out. A coefficient that is real, such as the constant one, is
     r·cos(phase): it may be anything up to its magnitude.
 
-    Phases are radians whatever the size; the article climbs with NAdam at 1, which
-    `rvis.visualize` does too, and shows the network parts of a larger picture
-    (`transforms.maco`).
+    Phases are radians whatever the size. The article climbs with NAdam at 1 on phases that its
+    code divides by their spread, which grows, so that steps shrink; a whole radian a step would
+    leave the phases here restless, and `rvis.visualize` takes a quarter. The article shows the
+    network parts of a larger picture (`transforms.maco`).
 
     Attributes:
       shape: (H, W, C) with C = 1 or 3; a position is (H, W//2 + 1, C), in radians.

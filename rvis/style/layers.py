@@ -12,6 +12,7 @@ import numpy as np
 
 from rvis import checks, objectives, taps
 from rvis.objectives import Objective
+from rvis.style import tiles
 from rvis.types import Array, Model, layer_shapes
 
 Layers = str | Sequence[str] | Mapping[str, float]
@@ -80,15 +81,28 @@ def terms(argument: str, given: Layers | None, default: Sequence[str], model: Mo
     return Terms(names, weights)
 
 
-def textures(model: Model, images: Sequence[Array], shares: Sequence[float], wanted: Terms) -> Any:
+def textures(
+    model: Model,
+    images: Sequence[Array],
+    shares: Sequence[float],
+    wanted: Terms,
+    *,
+    tile: int | None = None,
+    summed: bool = False,
+) -> Any:
     """The objective of having the Gram matrices of some images, mixed by `shares`.
 
     To be near a mix of targets is to be near each by its share, up to a constant.
+
+    Args:
+      tile: the images that are larger are seen in windows of at most so many pixels a side.
+      summed: whether the objective is for a network of `tiles.judged`.
     """
     grams: dict[str, Any] = dict.fromkeys(wanted.names, 0.0)
     for image, share in zip(images, shares, strict=True):
         _reached("style", model, image, wanted.names)
-        for name, found in _grams(model.unnamed(), image, wanted.names).items():
+        part = tiles.cut(model, wanted.names, (image.shape[0], image.shape[1]), tile)
+        for name, found in _grams(model.unnamed(), image, wanted.names, part).items():
             grams[name] = grams[name] + share * found
     parts: list[Objective] = []
     sizes = [float(np.square(np.asarray(grams[n], np.float64)).mean()) for n in wanted.names]
@@ -100,27 +114,57 @@ def textures(model: Model, images: Sequence[Array], shares: Sequence[float], wan
             weight = 4 / (sizes[i] or max(sizes) or 1.0) / len(wanted.names)
         else:
             weight = wanted.weights[i]
-        parts.append(objectives.gram(name, target) * weight)
+        goal: Objective = objectives.gram(name, target)
+        if summed:
+            goal = objectives.function(_unlike, tiles.gram_of(name), target)
+        parts.append(goal * weight)
     return sum(parts[1:], parts[0])
 
 
-def contents(model: Model, image: Array, wanted: Terms) -> Any:
+def _unlike(seen: Mapping[str, Array], target: Array) -> Array:
+    """`objectives.gram`, of Gram matrices (n, C, C)."""
+    (found,) = seen.values()
+    return -jnp.square(found - target).sum((1, 2)).mean() / (4 * target.shape[-1] ** 2)
+
+
+def contents(
+    model: Model, image: Array, wanted: Terms, *, tile: int | None = None
+) -> tuple[Any, dict[str, Array] | None]:
     """The objective of having the activations of an image: −Σ α_l·½Σ(F − P)².
 
     By default α_l = 2/‖P‖² over the number of layers, so that no activation at all costs 1.
+
+    Args:
+      tile: an image that is larger is seen in windows of at most so many pixels a side; the
+        objective then is for a network of `tiles.judged`.
+
+    Returns:
+      The objective, and {layer: (h, w, C)}, P, where it is for such a network.
     """
     _reached("content", model, image, wanted.names)
-    found = taps.record(model, image, wanted.names)
+    part = tiles.cut(model, wanted.names, (image.shape[0], image.shape[1]), tile)
+    if part is None:
+        found = {name: seen[0] for name, seen in taps.record(model, image, wanted.names).items()}
+    else:
+        found = tiles.features(model.unnamed(), part, image)
     parts: list[Objective] = []
     for i, name in enumerate(wanted.names):
-        target = found[name][0]
-        if wanted.weights is None:
-            weight = 1 / len(wanted.names)
-        else:
-            size = float(np.square(np.asarray(target, np.float64)).sum())
-            weight = wanted.weights[i] * (size or 1.0) / 2  # as `match` has it
-        parts.append(objectives.match(name, target) * weight)
-    return sum(parts[1:], parts[0])
+        target = found[name]
+        size = float(np.square(np.asarray(target)).sum(dtype=np.float64)) or 1.0
+        weight = 1 / len(wanted.names)
+        if wanted.weights is not None:
+            weight = wanted.weights[i] * size / 2  # as `match` has it
+        goal: Objective = objectives.match(name, target)
+        if part is not None:
+            goal = objectives.function(_apart, tiles.distance_in(name), 1 / size)
+        parts.append(goal * weight)
+    return sum(parts[1:], parts[0]), None if part is None else found
+
+
+def _apart(seen: Mapping[str, Array], scale: Array) -> Array:
+    """`objectives.match`, of squared distances (n,) and 1/‖P‖²."""
+    (found,) = seen.values()
+    return -scale * found.mean()
 
 
 def _reached(argument: str, model: Model, image: Array, names: Sequence[str]) -> None:
@@ -134,7 +178,13 @@ def _reached(argument: str, model: Model, image: Array, names: Sequence[str]) ->
             )
 
 
-@functools.partial(jax.jit, static_argnames="layers")
-def _grams(model: Model, image: Array, layers: tuple[str, ...]) -> dict[str, Array]:
-    found = taps.activations(model, image[None], layers)
-    return {name: objectives.gram_matrix(found[name][0]) for name in layers}
+@functools.partial(jax.jit, static_argnames=("layers", "part"))
+def _grams(
+    model: Model, image: Array, layers: tuple[str, ...], part: tiles.Cut | None
+) -> dict[str, Array]:
+    if part is None:
+        found = taps.activations(model, image[None], layers)
+        return {name: objectives.gram_matrix(found[name][0]) for name in layers}
+    sums = tiles.judged(model, part, layers)
+    found = taps.activations(sums, image[None], sums.layers)
+    return {name: found[tiles.gram_of(name)][0] for name in layers}

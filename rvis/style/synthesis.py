@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -18,7 +18,7 @@ from rvis.images import Pixel
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
 from rvis.results import Result, describe
-from rvis.style import colours
+from rvis.style import colours, tiles
 from rvis.style.layers import Layers, contents, defaults, terms, textures
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each
 
@@ -68,6 +68,7 @@ def transfer(
     colour: str = "style",
     pooling: str = "max",
     scales: Sequence[float] = (1.0,),
+    tile: int | None = None,
     optimizer: Optimizer | None = None,
     steps: int = 500,
     key: KeyLike = 0,
@@ -98,6 +99,10 @@ def transfer(
       pooling: "max" as the network has it, or "average" in its place.
       scales: sizes as shares of the content's, rising and ending with 1; each starts from the
         one before, enlarged.
+      tile: larger pictures are seen in windows of at most so many pixels a side, so that memory
+        does not grow with the network's activations. They overlap by the layers' receptive fields,
+        and loss and gradient are those of the whole but for rounding; each evaluation takes twice
+        to three times as long. None for the whole at once.
       optimizer: L-BFGS in the box by default; or one of `rvis.optimizers`, such as adam(0.02).
       steps: evaluations of the network and its gradient at each scale.
       key: an int seed or a typed key, for noise.
@@ -147,13 +152,19 @@ def transfer(
         styles = [jnp.asarray(colours.with_colours_of(np.asarray(one), original)) for one in styles]
     begin = _start(start, picture, styles[0], grey=colour == "luminance")
     network = pooled(model, pooling)
+    _tile(tile)
 
-    def objective(size: tuple[int, int]) -> tuple[Objective, Objective, Objective]:
+    def asked(size: tuple[int, int]) -> _Asked:
         factor = size[0] / picture.shape[0]
         own = [_resized(one, _scaled(one.shape, factor)) for one in styles]
-        likeness = textures(network, own, given, style_terms)
-        likeness_to = contents(network, _resized(picture, size), content_terms)
-        return likeness + likeness_to * jnp.asarray(ratios, jnp.float32), likeness, likeness_to
+        part = tiles.cut(network, (*style_terms.names, *content_terms.names), size, tile)
+        likeness = textures(network, own, given, style_terms, tile=tile, summed=part is not None)
+        likeness_to, targets = contents(network, _resized(picture, size), content_terms, tile=tile)
+        total = likeness + likeness_to * jnp.asarray(ratios, jnp.float32)
+        judge = network
+        if part is not None:
+            judge = tiles.judged(network, part, style_terms.names, targets)
+        return _Asked(judge, total, likeness, likeness_to)
 
     def finish(images: np.ndarray) -> np.ndarray:
         if colour != "luminance":
@@ -162,7 +173,7 @@ def transfer(
 
     result = _climb(
         network,
-        objective,
+        asked,
         sizes,
         begin,
         count=len(ratios),
@@ -186,6 +197,7 @@ def transfer(
             "shares": given,
             "colour": colour,
             "pooling": pooling,
+            "tile": tile,
         },
     )
     return result if np.ndim(ratio) else _single(result)
@@ -201,6 +213,7 @@ def texture(
     tv: float = 0.0,
     pooling: str | None = None,
     scales: Sequence[float] = (1.0,),
+    tile: int | None = None,
     histogram: bool = True,
     optimizer: Optimizer | None = None,
     steps: int = 500,
@@ -220,7 +233,7 @@ def texture(
       tv: weight of the total variation.
       pooling: "average" in the place of maxima, as published, or "max"; by default the former
         where the network lets it be put in.
-      scales: as in `transfer`.
+      scales, tile: as in `transfer`.
       histogram: whether to give the result the picture's histogram at the end.
       optimizer, steps, key, snapshots, checkpoint, progress: as in `transfer`.
 
@@ -249,11 +262,14 @@ def texture(
     if pooling is None:
         pooling = "average" if hasattr(model.apply, "with_average_pooling") else "max"
     network = pooled(model, pooling)
+    _tile(tile)
 
-    def objective(size: tuple[int, int]) -> tuple[Objective, Objective, None]:
-        shape = _scaled(picture.shape, size[0] / height)
-        likeness = textures(network, [_resized(picture, shape)], [1.0], wanted)
-        return likeness, likeness, None
+    def asked(size: tuple[int, int]) -> _Asked:
+        own = [_resized(picture, _scaled(picture.shape, size[0] / height))]
+        part = tiles.cut(network, wanted.names, size, tile)
+        likeness = textures(network, own, [1.0], wanted, tile=tile, summed=part is not None)
+        judge = network if part is None else tiles.judged(network, part, wanted.names)
+        return _Asked(judge, likeness, likeness, None)
 
     def finish(images: np.ndarray) -> np.ndarray:
         if not histogram:
@@ -262,7 +278,7 @@ def texture(
 
     result = _climb(
         network,
-        objective,
+        asked,
         sizes,
         None,
         count=samples,
@@ -281,6 +297,7 @@ def texture(
             "image": np.asarray(picture),
             "layers": wanted._asdict(),
             "pooling": pooling,
+            "tile": tile,
             "histogram": histogram,
         },
     )
@@ -328,9 +345,23 @@ def pooled(model: Model, pooling: str) -> Model:
     return model.replace(apply=change())  # type: ignore[attr-defined]
 
 
+class _Asked(NamedTuple):
+    """What is asked at one size: of which network, in all, and the two parts by themselves."""
+
+    model: Model
+    total: Objective
+    style: Objective
+    content: Objective | None
+
+
+def _tile(given: int | None) -> None:
+    if given is not None:
+        checks.count("tile", given)
+
+
 def _climb(
     model: Model,
-    objective: Any,
+    asked: Callable[[tuple[int, int]], _Asked],
     sizes: Sequence[tuple[int, int]],
     begin: Array | None,
     *,
@@ -357,9 +388,9 @@ def _climb(
         )
     penalties = (regularizers.total_variation(tv),) if checks.number("tv", tv, low=0) else ()
     channels = model.input_shape[2]
-    wanted = [objective(size) for size in sizes]
-    for size, (goal, *_) in zip(sizes, wanted, strict=True):
-        objectives.check(goal, model, (*size, channels))
+    wanted = [asked(size) for size in sizes]
+    for size, one in zip(sizes, wanted, strict=True):
+        objectives.check(one.total, one.model, (*size, channels))
     keys = fold_each(key, np.arange(count))
     position: Array | None = None
     scores = []
@@ -370,7 +401,7 @@ def _climb(
         about = checkpoints.fingerprint(parts, model.params, checkpoints.stable(model.apply))
     for number, size in enumerate(sizes):
         image = Pixel((*size, channels), sd=0.1)
-        total, likeness, likeness_to = wanted[number]
+        goal = wanted[number]
         stored = None if folder is None else folder / f"scale{number}.npz"
         if stored is not None and stored.exists():
             blank = (jnp.zeros((count, 1, *size, channels)), np.zeros((count, steps), np.float32))
@@ -393,8 +424,8 @@ def _climb(
             core.drive(
                 algorithm,
                 keys,
-                model,
-                core.Problem(total, penalties, constraint).broadcast(count),
+                goal.model,
+                core.Problem(goal.total, penalties, constraint).broadcast(count),
                 steps=steps,
                 position=position,
                 snapshots=tuple(snapshots) if last else (),
@@ -420,10 +451,10 @@ def _climb(
     images = finish(climbed)
     # Luminance was climbed alone, so that it alone can be judged.
     judged = climbed if config.get("colour") == "luminance" else images
-    style_loss = -_values(model, likeness, judged)
+    style_loss = -_values(goal.model, goal.style, judged)
     content_loss = np.full(count, np.nan)
-    if likeness_to is not None:
-        content_loss = -_values(model, likeness_to, judged)
+    if goal.content is not None:
+        content_loss = -_values(goal.model, goal.content, judged)
     kept = {
         step: finish(np.concatenate([outcome.snapshots[step][:, 0] for outcome in outcomes]))
         for step in sorted(set(snapshots))

@@ -70,7 +70,7 @@ def visualize(
       regularizers: penalties on the image, each subtracted.
       maps: what each step does to the image after it has climbed, see `rvis.iterates`.
       optimizer: of `rvis.optimizers`, `from_optax` for any other; Adam by default, at .05 and
-        for a CPPN at .005, and for MACO NAdam at 1.
+        for a CPPN at .005, and for MACO NAdam at .25.
       facets: pictures for each objective, optimized together from different noise.
       snapshots: steps after which to keep the pictures, 0 for the start.
       chunk: objectives at once; bounds memory, never changes pictures.
