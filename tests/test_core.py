@@ -12,6 +12,7 @@ import pytest
 
 import rvis
 from rvis import core, images, objectives, optimizers, projections, regularizers
+from rvis.models import layers
 from tests import toys
 
 SHAPE = (4, 5, 1)
@@ -327,7 +328,8 @@ def convolutions(model, layer):
     keys = jax.random.split(jax.random.key(0), 2)
     problem = core.Problem(objectives.channel(layer, 0)).broadcast(2)
     state = jax.eval_shape(core.init, algorithm, keys)
-    lowered = core.run.lower(algorithm, keys, state, model, problem, steps=3)
+    with layers.as_written(True):
+        lowered = core.run.lower(algorithm, keys, state, model, problem, steps=3)
     return lowered.as_text().count("stablehlo.convolution"), lowered.as_text()
 
 

@@ -9,8 +9,7 @@ import pytest
 import toys
 
 import rvis
-from rvis import core, objectives, style
-from rvis import taps
+from rvis import core, objectives, style, taps
 from rvis.style import colours, tiles
 from rvis.style.layers import contents, defaults, terms, textures
 from rvis.style.synthesis import pooled

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from rvis import checkpoints
 from rvis.compilation import abreast, jit
 from rvis.core.ascent import Algorithm, Problem
+from rvis.models.layers import side_by_side
 from rvis.types import Array, Model, PyTree
 
 
@@ -67,9 +68,10 @@ def run(
                 return _single(body, state)
             return lax.scan(body, state, length=steps)
 
-        if width is None or keys.shape[0] <= width:
-            return jax.vmap(example)(keys, state, problem)
-        return lax.map(lambda xs: example(*xs), (keys, state, problem), batch_size=width)
+        with side_by_side(min(width or keys.shape[0], keys.shape[0])):
+            if width is None or keys.shape[0] <= width:
+                return jax.vmap(example)(keys, state, problem)
+            return lax.map(lambda xs: example(*xs), (keys, state, problem), batch_size=width)
 
     if mesh is None:
         return rows(keys, state, problem, algorithm, model)

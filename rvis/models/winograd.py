@@ -37,7 +37,7 @@ _OUTPUT = np.array(
 )
 """G, Bᵀ and Aᵀ of F(4×4, 3×3)."""
 
-_PLACES, _PER_PLACE = 256, 512
+_PLACES, PER_PLACE = 256, 512
 """Places at least, and weights a tap of the kernel to one place at most: with fewer places the 36
 matrices, which a loop makes but once, take as long to read as the products that they spare."""
 
@@ -64,7 +64,7 @@ def group(shape: tuple[int, ...], pads: Pads, w: jax.Array) -> int:
     if jax.default_backend() != "cpu" or min(channels) < 32:
         return 0
     weights, area = int(np.prod(channels)), height * width
-    least = max(_PLACES, weights // _PER_PLACE)
+    least = max(_PLACES, weights // PER_PLACE)
     if n * area * weights < _WORK:
         return 0
     most = _CACHED if min(channels) < _NARROW else _MOST

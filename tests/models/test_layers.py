@@ -77,6 +77,49 @@ def test_a_wide_kernel_is_turned_matrix_by_matrix(monkeypatch):
     assert_same(*both_convolutions((1, 1), ((2, 0), (0, 3))), x, w)
 
 
+@settings(max_examples=8, deadline=None)
+@given(
+    size=sizes,
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(side, side),
+    pads=st.tuples(st.tuples(st.integers(0, 3), side), st.tuples(side, st.integers(0, 3))),
+)
+def test_what_every_cell_gives_adds_up_to_the_input_gradient(size, kernel, strides, pads):
+    x, w = normal(0, (*size, 2)), normal(1, (*kernel, 2, 3))
+    _, stock = both_convolutions(strides, pads)
+
+    @jax.jit
+    def both(g):
+        _, pull = jax.vjp(lambda x: stock(x, w), x)
+        return layers._scattered(g, w, x.shape, strides, pads), pull(g)[0]
+
+    g = normal(9, jax.eval_shape(stock, x, w).shape)
+    np.testing.assert_allclose(*both(g), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("places", "kernel", "strides", "added"),
+    [
+        ((4, 14, 14), (3, 3, 128, 256), (2, 2), True),
+        ((1, 7, 7), (3, 3, 512, 512), (1, 1), True),  # a kernel too wide to turn for so little
+        ((1, 28, 28), (3, 3, 512, 512), (1, 1), False),
+        ((1, 112, 112), (7, 7, 3, 64), (2, 2), False),  # a stem
+        ((1, 14, 14), (1, 1, 256, 512), (2, 2), False),  # a shortcut
+        ((1, 14, 14), (5, 5, 64, 64), (2, 2), False),
+    ],
+)
+def test_products_are_added_where_that_is_faster(places, kernel, strides, added):
+    g, w = (np.broadcast_to(np.float32(0), size) for size in ((*places, kernel[3]), kernel))
+    assert layers._by_products(g, w, strides, None) == added
+    with layers.as_written(True):
+        assert not layers._by_products(g, w, strides, None)
+
+
+def test_wide_steps_over_thick_layers_have_the_gradients_of_the_stock_operation():
+    x, w = normal(0, (2, 9, 8, 16)), normal(1, (3, 3, 16, 24)) / 12
+    assert_same(*both_convolutions((2, 2), ((1, 1), (0, 1))), x, w)
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "pads"),
     [

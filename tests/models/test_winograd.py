@@ -110,6 +110,21 @@ def test_a_loop_turns_the_kernel_into_matrices_but_once():
     assert "f32[36,8192]" in entry.split("while(")[0]
 
 
+def test_what_is_mapped_over_counts():
+    x, w = drawn(1, (8, 1, 16, 16, 64)), drawn(2, (3, 3, 64, 64))
+
+    def mapped(x):
+        return jax.vmap(
+            lambda x: layers.conv_general_dilated(x, w, (1, 1), ONE, dimension_numbers=DIMENSIONS)
+        )(x)
+
+    alone = str(jax.make_jaxpr(mapped)(x))
+    with layers.side_by_side(8):
+        beside, found = str(jax.make_jaxpr(mapped)(x)), mapped(x)
+    assert "conv_general_dilated" in alone and "conv_general_dilated" not in beside
+    np.testing.assert_allclose(found, mapped(x), rtol=0, atol=1e-3)
+
+
 def test_a_program_as_it_is_written_has_the_stock_convolution():
     x, w = drawn(1, (1, 56, 56, 32)), drawn(2, (3, 3, 32, 96))
 
