@@ -191,13 +191,16 @@ def _round_steps(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten, thinned where they are many; with 2 and 5 times these where they are few."""
+    """Powers of ten, thinned where they are many; with 2 and 5 times these where they are few.
+
+    Where there are none, round numbers as on any other axis.
+    """
     first, last = math.floor(low), math.ceil(high)
     every = -(-(last - first) // 8)
     factors = (1, 2, 5) if high - low < 2 else (1,)
     marks = [m * 10.0**p for p in range(first, last + 1, every) for m in factors]
     marks = [mark for mark in marks if low - 1e-9 <= math.log10(mark) <= high + 1e-9]
-    return marks if len(marks) > 1 else [float(f"{10**end:.2g}") for end in (low, high)]
+    return marks if len(marks) > 1 else _round_steps(10**low, 10**high)
 
 
 def _curves(

@@ -4,7 +4,9 @@ Command:  python scripts/synthesize.py DATA --judge MODEL [--model MODEL] [--sta
 Time:     about a quarter of an hour for networks of 32 pixels on two cores, nearly all of it for
           inpainting (720 steps); `--images 20 --changed 5` takes two minutes.
 Prints:   three tables (generation, inpainting, super-resolution): in how many pictures the judge
-          sees the class (with a 95 % interval) and the peak signal-to-noise ratio to the original.
+          sees the class (with a 95 % interval), in how many of the same pictures shrunk to a
+          quarter and enlarged again, where fine texture is gone and the form alone can tell, and
+          the peak signal-to-noise ratio to the original.
           The folder has a sheet for each task and network, and the tables as JSON.
 DATA is what `rvis.data.load` reads; the models are names of `rvis.list_models()` or paths that
 `rvis.load` reads, all of the same classes. The judge must share nothing with the other two.
@@ -56,6 +58,19 @@ def sketches(size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
     return np.stack(drawn), list(LOOKS)
 
 
+def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
+    """(n, h, w, C): the means of squares of so many pixels."""
+    n, height, width, channels = images.shape
+    blocks = images.reshape(n, height // factor, factor, width // factor, factor, channels)
+    return blocks.mean((2, 4))
+
+
+def enlarged(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubically, in [0, 1]."""
+    shape = (len(images), *size, images.shape[-1])
+    return np.clip(jax.image.resize(images, shape, "cubic"), 0, 1)
+
+
 class Court:
     """The judge's verdicts, collected into tables."""
 
@@ -72,16 +87,23 @@ class Court:
         originals: np.ndarray | None = None,
     ) -> None:
         """Adds a row."""
-        parts = np.array_split(images, -(-len(images) // 50))
-        seen = np.concatenate([np.asarray(self.judge(part)).argmax(-1) for part in parts])
         row: dict[str, object] = {
             "pictures": name,
-            "class seen by the judge": f"{metrics.share(seen == labels):.1%}",
+            "class seen by the judge": self.share(images, labels),
+            "without fine texture": self.share(
+                enlarged(shrunk(images, 4), images.shape[1:3]), labels
+            ),
         }
         if originals is not None:
             same = np.array_equal(images, originals)
             row["PSNR"] = "" if same else f"{codes.psnr(images, originals).mean():.2f} dB"
         self.tables.setdefault(table, []).append(row)
+
+    def share(self, images: np.ndarray, labels: np.ndarray) -> str:
+        """In how many of the images it sees the labels."""
+        parts = np.array_split(images, -(-len(images) // 50))
+        seen = np.concatenate([np.asarray(self.judge(part)).argmax(-1) for part in parts])
+        return f"{metrics.share(seen == labels):.1%}"
 
     def markdown(self) -> str:
         """All tables."""
@@ -136,10 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
         masks = holes(len(images), size, a.seed)
         if any(length % a.factor for length in size):
             raise ValueError(f"factor: a divisor of {size} was expected, given {a.factor}")
-        low = images.reshape(
-            len(images), size[0] // a.factor, a.factor, size[1] // a.factor, a.factor, -1
-        ).mean((2, 4))
-        bicubic = np.clip(jax.image.resize(low, images.shape, "cubic"), 0, 1)
+        low = shrunk(images, a.factor)
+        bicubic = enlarged(low, size)
         wanted = np.arange(a.images, dtype=np.int32) % len(classes)
         generation, inpainting = "Generation", "Inpainting"
         enlarging = f"Super-resolution ({a.factor}×)"

@@ -80,7 +80,7 @@ def test_round_ticks(low, high, marks):
         (-3, 0, [1e-3, 1e-2, 1e-1, 1]),
         (0, 1, [1, 2, 5, 10]),
         (-12, 0, [1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1]),
-        (0.01, 0.2, [1, 1.6]),
+        (0.01, 0.2, [1.1, 1.2, 1.3, 1.4, 1.5]),
     ],
 )
 def test_logarithmic_ticks(low, high, marks):

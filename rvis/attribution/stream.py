@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from rvis import checks, objectives, taps
 from rvis.compilation import abreast, hands, jit
+from rvis.models.layers import side_by_side
 from rvis.objectives import Objective
 from rvis.types import LOGITS, Array, ArrayLike, Model, PyTree, Relu, Tap, layer_shapes
 
@@ -217,7 +218,8 @@ def accumulate(
 
                 return jax.vmap(sample)(numbers)
 
-            values, weights = jax.vmap(one)(some_images, some_objectives, some_own)
+            with side_by_side(across * deep):
+                values, weights = jax.vmap(one)(some_images, some_objectives, some_own)
             return _merged(state, values, weights)
 
         done = lax.fori_loop(counts["first"], counts["stop"], block, rows(moments))
