@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--start", default="content", choices=("content", "noise", "style"))
     p.add_argument("--colour", default="style", choices=("style", "histogram", "luminance"))
     p.add_argument("--pooling", default="max", choices=("max", "average"))
+    p.add_argument("--tile", type=int, help="see larger pictures in windows of so many pixels")
     p.add_argument("--scales", type=float, nargs="+", default=[1.0], help="such as 0.5 1")
     p.add_argument("--steps", type=int, default=300)
     p.add_argument("--seed", type=int, default=0)
@@ -106,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         shared = {
             "pooling": a.pooling,
             "scales": a.scales,
+            "tile": a.tile,
             "tv": a.tv,
             "key": a.seed,
             "progress": not a.quiet,

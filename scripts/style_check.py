@@ -176,7 +176,7 @@ def compare(largest: int, repeats: int) -> int:
                 double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), bare)
                 loss, gradient = our_step(double, picture=jnp.asarray(picture, jnp.float64))
             off = abs(float(loss) / value - 1)
-            turned = float(np.linalg.norm(gradient - wanted) / np.linalg.norm(wanted))
+            turned = float(np.linalg.norm(np.asarray(gradient) - wanted) / np.linalg.norm(wanted))
             wrong |= not (off <= 1e-4 and turned <= 1e-4)
             times = seconds((our_step, torch_step(torch.float32)), repeats)
             own, other = np.median(times, 0)

@@ -23,6 +23,7 @@ DATA = {
     "mnist_cnn": "mnist_test",
     "mnist_cnn_robust": "mnist_test",
     "tiny_resnet": "animals_test",
+    "tiny_resnet_narrow": "animals_test",
     "tiny_resnet_robust": "animals_test",
 }
 """The shipped models, and the fixture with the images that each was tested on."""
