@@ -13,7 +13,7 @@ import pytest
 
 import rvis
 from rvis.models import convert, registry
-from scripts import bench, combinations, dream, evaluate, faithfulness, train, visualize
+from scripts import bench, combinations, dream, evaluate, faithfulness, scaling, train, visualize
 from scripts.benchmarks import machine
 from scripts.benchmarks.rows import Row
 
@@ -175,6 +175,29 @@ def test_faithfulness_prints_a_table(trained, digits, capsys):
     words = f"{digits} --models {trained} --layers pool1 --units 2 --images 20 --steps 2"
     assert faithfulness.main(words.split()) in (0, 1)
     assert "| pool1 |" in capsys.readouterr().out
+
+
+def test_scaling_prints_and_draws_what_grows(tmp_path, monkeypatch, capsys):
+    times = {"batch": [3.0, 4.0], "devices": [2.0, 5.0]}
+    for name in times:
+        axis = scaling.AXES[name]._replace(values=(1, 2), call=lambda value: None)
+        monkeypatch.setitem(scaling.AXES, name, axis)
+    monkeypatch.setattr(scaling, "measured", lambda name, rounds: times[name])
+    assert scaling.main(["batch", "devices", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "| 2 | 4 | 2e+03 |" in told and "at the end 1.00 times the least" in told
+    assert "| 2 | 5 | 5e+03 |" in told and "at the end 2.50 times the least" in told
+    stored = json.loads((tmp_path / "scaling.json").read_text())
+    assert stored["devices"] == {"values": [1, 2], "seconds": [2.0, 5.0]}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "batch.png", "devices.png", "sheet.png"
+    }  # fmt: skip
+
+
+def test_scaling_times_a_call_in_a_process_of_its_own(capsys):
+    assert scaling.main(["batch", "--rounds", "1", "--child", "1"]) == 0
+    (spent,) = json.loads(capsys.readouterr().out)
+    assert 0 < spent < 60
 
 
 def test_bench_prints_the_ratio_of_a_step(capsys):
