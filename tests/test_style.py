@@ -398,5 +398,33 @@ def test_layers_that_see_the_whole_picture_have_no_windows():
         style.texture(spread, STYLE, layers="conv", tile=4, progress=False)
 
 
+def _halved(params, images, *, tap=lambda name, x: x, relu=jax.nn.relu):
+    """Pooled by two and enlarged again, with a stride that no layer of its own tells."""
+    small = jax.lax.reduce_window(
+        images, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), [(0, 0), (0, 1), (0, 1), (0, 0)]
+    )
+    again = jnp.repeat(jnp.repeat(small, 2, 1), 2, 2)
+    return toys.apply(params, again[:, : images.shape[1], : images.shape[2]], tap=tap, relu=relu)
+
+
+def _cropped(params, images, *, tap=lambda name, x: x, relu=jax.nn.relu):
+    return toys.apply(params, images[:, 3:-3, 3:-3], tap=tap, relu=relu)
+
+
+@pytest.mark.parametrize("apply", [_halved, _cropped])
+def test_layers_that_see_other_pixels_in_windows_are_refused(apply):
+    odd = toys.pointwise().replace(apply=apply)
+    with pytest.raises(ValueError, match="tile: .*'conv'.*None sees the whole"):
+        tiles.cut(odd, ["conv"], (41, 25), 16)
+
+
+def test_windows_serve_in_double_precision():
+    with jax.enable_x64(True):
+        picture = np.random.default_rng(0).uniform(size=(2, 60, 44, 1)).astype(np.float32)
+        options = {"steps": 2, "tile": 40, "progress": False}
+        found = style.transfer(rvis.load("mnist_cnn"), *picture, **options)
+    assert np.isfinite(found.scores).all()
+
+
 def _spread(params, images, *, tap=lambda name, x: x, relu=jax.nn.relu):
     return toys.apply(params, images + images.mean((1, 2), keepdims=True), tap=tap, relu=relu)

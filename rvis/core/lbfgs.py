@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -99,7 +101,7 @@ class BoxLBFGS:
         # Where no step is short enough, what is remembered is no help.
         lost = ~accepted & (state.length < _SHORTEST)
 
-        # Row by row and in place: all that is remembered is too large to be copied.
+        # Row by row: all that is remembered is far larger than the rest, and copies of it count.
         def pushed(history: Array, latest: Array) -> Array:
             def shifted(i: Array, rows: Array) -> Array:
                 after = jnp.where(i + 1 < self.memory, rows[i + 1], latest.reshape(-1))
@@ -132,7 +134,8 @@ class BoxLBFGS:
 
         def products(pair: tuple[Array, Array]) -> tuple[Array, Array, Array]:
             move, turn = (row * free for row in pair)
-            return jnp.vdot(move, turn), jnp.vdot(move, move), jnp.vdot(turn, turn)
+            exact = partial(jnp.vdot, precision=lax.Precision.HIGHEST)
+            return exact(move, turn), exact(move, move), exact(turn, turn)
 
         curvature, lengths, sizes = lax.map(products, (moves, turns))
         usable = curvature > _CURVED * jnp.sqrt(lengths) * jnp.sqrt(sizes)

@@ -68,7 +68,7 @@ def run(
                 return _single(body, state)
             return lax.scan(body, state, length=steps)
 
-        with side_by_side(min(width or keys.shape[0], keys.shape[0])):
+        with side_by_side(width or keys.shape[0]):
             if width is None or keys.shape[0] <= width:
                 return jax.vmap(example)(keys, state, problem)
             return lax.map(lambda xs: example(*xs), (keys, state, problem), batch_size=width)

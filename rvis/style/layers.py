@@ -124,7 +124,8 @@ def textures(
 def _unlike(seen: Mapping[str, Array], target: Array) -> Array:
     """`objectives.gram`, of Gram matrices (n, C, C)."""
     (found,) = seen.values()
-    return -jnp.square(found - target).sum((1, 2)).mean() / (4 * target.shape[-1] ** 2)
+    apart = found - target.astype(found.dtype)
+    return -jnp.square(apart).sum((1, 2)).mean() / (4 * target.shape[-1] ** 2)
 
 
 def contents(
@@ -164,7 +165,7 @@ def contents(
 def _apart(seen: Mapping[str, Array], scale: Array) -> Array:
     """`objectives.match`, of squared distances (n,) and 1/‖P‖²."""
     (found,) = seen.values()
-    return -scale * found.mean()
+    return -scale.astype(found.dtype) * found.mean()
 
 
 def _reached(argument: str, model: Model, image: Array, names: Sequence[str]) -> None:

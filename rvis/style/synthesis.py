@@ -100,9 +100,10 @@ def transfer(
       scales: sizes as shares of the content's, rising and ending with 1; each starts from the
         one before, enlarged.
       tile: larger pictures are seen in windows of at most so many pixels a side, so that memory
-        does not grow with the network's activations. They overlap by the layers' receptive fields,
-        and loss and gradient are those of the whole but for rounding; each evaluation takes twice
-        to three times as long. None for the whole at once.
+        does not grow with the network's activations, but for those of the content layers. They
+        overlap by the layers' receptive fields, and loss and gradient are those of the whole but
+        for rounding, for networks that do the same at every place (not with coordinates or sizes
+        for inputs); each evaluation takes twice to three times as long. None for the whole at once.
       optimizer: L-BFGS in the box by default; or one of `rvis.optimizers`, such as adam(0.02).
       steps: evaluations of the network and its gradient at each scale.
       key: an int seed or a typed key, for noise.

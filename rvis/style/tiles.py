@@ -98,7 +98,8 @@ class Cut:
         """Each layer in one of the `windows` of `images` (n, H, W, C)."""
         corner, counted = window
         shape = (images.shape[0], self.rows.side, self.columns.side, images.shape[-1])
-        part = lax.dynamic_slice(images, (0, corner[0], corner[1], 0), shape)
+        zero = jnp.zeros_like(corner[0])
+        part = lax.dynamic_slice(images, (zero, corner[0], corner[1], zero), shape)
         network = Model(params, self.apply, self.layers, shape[1:])
         found = taps.activations(network, part, self.layers, relu=relu)
         seen = {}
@@ -129,8 +130,8 @@ def cut(model: Model, layers: Sequence[str], size: tuple[int, int], tile: int | 
     for name, field in fields.items():
         if any(step < 1 or step % 1 for step in field.stride):
             raise ValueError(
-                f"tile: layers that see parts of a picture were expected, but the places of "
-                f"{name!r} are {field.stride} pixels apart"
+                f"tile: layers whose places lie whole numbers of pixels apart were expected, but "
+                f"{name!r} of {model.name} is not one; None sees the whole picture at once"
             )
     axes = []
     for axis in (0, 1):
@@ -145,20 +146,41 @@ def cut(model: Model, layers: Sequence[str], size: tuple[int, int], tile: int | 
             )
         axes.append(found)
     rows, columns = axes
-    strides = tuple((int(f.stride[0]), int(f.stride[1])) for f in fields.values())
-    whole, part = (
-        layer_shapes(model, shape),
-        layer_shapes(model, (rows.side, columns.side, shape[2])),
-    )
-    for name, stride in zip(names, strides, strict=True):
-        missing = [(whole[name][i] - part[name][i]) * stride[i] for i in (0, 1)]
-        if missing != [size[0] - rows.side, size[1] - columns.side]:
-            raise ValueError(
-                f"tile: layers with a place every so many pixels were expected, but {name!r} has "
-                f"{whole[name][:2]} of {size} pixels and {part[name][:2]} of "
-                f"{(rows.side, columns.side)}"
+    part = {
+        name: receptive_field(model, name, size=(rows.side, columns.side))
+        for name in names
+        if name in layer_shapes(model, (rows.side, columns.side, shape[2]))
+    }
+    for i, (name, field) in enumerate(fields.items()):
+        seen = part.get(name)
+        same = seen is not None and all(
+            _agree(i, window, whole, own, int(step))
+            for window, whole, own, step in (
+                (rows, field.rows, seen.rows, field.stride[0]),
+                (columns, field.columns, seen.columns, field.stride[1]),
             )
+        )
+        if not same:
+            raise ValueError(
+                f"tile: layers that see the same pixels in a window as in the picture were "
+                f"expected, but {name!r} of {model.name} does not in {size} and windows of "
+                f"{(rows.side, columns.side)}; None sees the whole at once"
+            )
+    whole = layer_shapes(model, shape)
+    strides = tuple((int(f.stride[0]), int(f.stride[1])) for f in fields.values())
     return Cut(model.apply, names, strides, tuple(whole[name] for name in names), rows, columns)
+
+
+def _agree(layer: int, axis: _Axis, whole: Sequence[Span], own: Sequence[Span], step: int) -> bool:
+    """Whether the places of a layer that count see in each window what they do in the picture."""
+    for start, counted in zip(axis.starts, axis.counted, strict=True):
+        for place in range(*counted[layer]):
+            here = place - start // step
+            if not 0 <= here < len(own):
+                return False
+            if (own[here][0] + start, own[here][1] + start) != whole[place]:
+                return False
+    return True
 
 
 def _axis(
@@ -166,8 +188,9 @@ def _axis(
 ) -> _Axis | None:
     """As few windows as hold the receptive fields `spans` of all places; None where none can.
 
-    Windows begin at multiples of every stride and are as long as the picture up to such a multiple,
-    so that paddings and poolings fall into them as they do into the picture.
+    Windows begin at multiples of every stride given and are as long as the picture up to such a
+    multiple, so that paddings and poolings fall into them as they do into the picture, unless some
+    layer below has a stride of its own; `cut` looks at what places then see.
     """
     grid = math.lcm(*steps)
     side = min(length, tile - (tile - length) % grid)
@@ -183,7 +206,7 @@ def _axis(
         starts.append(start)
         counted.append(tuple(zip(done, ends, strict=True)))
         done = ends
-        if start + side == length:
+        if all(last == len(span) for span, last in zip(spans, done, strict=True)):
             return _Axis(side, tuple(starts), tuple(counted))
         first = min(span[i][0] for span, i in zip(spans, done, strict=True) if i < len(span))
         after = min(first // grid * grid, length - side)
@@ -213,28 +236,33 @@ class _Sums:
     ) -> Array:
         weights, targets = params
 
-        # Kept from one window to the next are sums alone: on the way back each is seen again.
-        @functools.partial(jax.checkpoint, prevent_cse=False)
-        def add(sums: dict[str, Array], window: Any) -> tuple[dict[str, Array], None]:
+        def part(window: Any) -> dict[str, Array]:
             seen = self.cut.see(weights, images, window, relu)
-            more = {}
+            found = {}
             for name in self.grams:
                 features, counts, _ = seen[name]
                 flat = jnp.where(counts, features, 0).reshape(len(images), -1, features.shape[-1])
-                more[gram_of(name)] = feature_products(flat)
+                found[gram_of(name)] = feature_products(flat)
             for name in self.contents:
                 features, counts, corner = seen[name]
-                target = lax.dynamic_slice(targets[name], (*corner, 0), features.shape[1:])
+                place = (*corner, jnp.zeros_like(corner[0]))
+                target = lax.dynamic_slice(targets[name], place, features.shape[1:])
                 apart = jnp.where(counts, features - target, 0)
-                more[distance_in(name)] = jnp.square(apart).sum((1, 2, 3))
-            return jax.tree.map(jnp.add, sums, more), None
+                found[distance_in(name)] = jnp.square(apart).sum((1, 2, 3))
+            return found
 
+        # Kept from one window to the next are sums alone: on the way back each is seen again.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def add(sums: dict[str, Array], window: Any) -> tuple[dict[str, Array], None]:
+            return jax.tree.map(jnp.add, sums, part(window)), None
+
+        windows = self.cut.windows()
+        first = jax.tree.map(lambda leaf: leaf[0], windows)
+        nothing = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, first)
+        )
+        sums, _ = lax.scan(add, nothing, windows)
         places = dict(zip(self.cut.layers, self.cut.places, strict=True))
-        nothing = {
-            gram_of(name): jnp.zeros((len(images), places[name][2], places[name][2]))
-            for name in self.grams
-        } | {distance_in(name): jnp.zeros(len(images)) for name in self.contents}
-        sums, _ = lax.scan(add, nothing, self.cut.windows())
         for name in self.grams:
             height, width, _ = places[name]
             tap(gram_of(name), sums[gram_of(name)] / (height * width))
@@ -269,12 +297,15 @@ def features(model: Model, cut: Cut, image: Array) -> dict[str, Array]:
     def put(maps: dict[str, Array], window: Any) -> tuple[dict[str, Array], None]:
         changed = {}
         for name, seen in cut.see(model.params, image[None], window).items():
-            place, found = (*seen.corner, 0), seen.features[0]
+            place = (*seen.corner, jnp.zeros_like(seen.corner[0]))
+            found = seen.features[0]
             before = lax.dynamic_slice(maps[name], place, found.shape)
-            changed[name] = lax.dynamic_update_slice(
-                maps[name], jnp.where(seen.counts, found, before), place
-            )
+            found = jnp.where(seen.counts, found, before).astype(before.dtype)
+            changed[name] = lax.dynamic_update_slice(maps[name], found, place)
         return changed, None
 
-    empty = {name: jnp.zeros(shape) for name, shape in zip(cut.layers, cut.places, strict=True)}
+    empty = {
+        name: jnp.zeros(shape, image.dtype)
+        for name, shape in zip(cut.layers, cut.places, strict=True)
+    }
     return lax.scan(put, empty, cut.windows())[0]

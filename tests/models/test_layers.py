@@ -104,6 +104,8 @@ def test_what_every_cell_gives_adds_up_to_the_input_gradient(size, kernel, strid
         ((1, 7, 7), (3, 3, 512, 512), (1, 1), True),  # a kernel too wide to turn for so little
         ((1, 28, 28), (3, 3, 512, 512), (1, 1), False),
         ((1, 112, 112), (7, 7, 3, 64), (2, 2), False),  # a stem
+        ((4, 28, 28), (3, 3, 256, 16), (2, 2), False),  # thin products
+        ((4, 28, 28), (3, 3, 64, 64), (1, 2), False),
         ((1, 14, 14), (1, 1, 256, 512), (2, 2), False),  # a shortcut
         ((1, 14, 14), (5, 5, 64, 64), (2, 2), False),
     ],
