@@ -108,9 +108,10 @@ class Cut:
             down, across = self.strides[i]
             first = corner[0] // down, corner[1] // across
             rows, columns = (
-                (number >= counted[i, axis, 0]) & (number < counted[i, axis, 1])
-                for axis in (0, 1)
-                for number in (first[axis] + jnp.arange(features.shape[1 + axis]),)
+                (counted[i, axis, 0] <= numbers) & (numbers < counted[i, axis, 1])
+                for axis, numbers in enumerate(
+                    first[axis] + jnp.arange(features.shape[1 + axis]) for axis in (0, 1)
+                )
             )
             seen[name] = _Seen(features, (rows[:, None] & columns)[..., None], first)
         return seen
