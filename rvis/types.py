@@ -129,37 +129,53 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
       >>> rvis.layer_shapes(rvis.load("mnist_cnn"), (40, 60, 1))["pool2"]
       (10, 15, 64)
     """
-    leaves, structure = jax.tree.flatten(model.params)
-    avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    found, problem = _layer_shapes(model.apply, structure, avals, shape or model.input_shape)
-    if not found:
+    found, out, failed = traced(model.apply, *flat_shapes(model.params), shape or model.input_shape)
+    if not found and failed:
         raise ValueError(
             f"size: {model.name} cannot take an image of shape {shape}; its own is "
-            f"{model.input_shape} ({problem})"
+            f"{model.input_shape} ({failed})"
         )
-    return dict(found)
+    return dict(found) if failed else {**dict(found), LOGITS: out[1:]}
 
 
-@functools.lru_cache(maxsize=256)
-def _layer_shapes(
-    apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
-) -> tuple[tuple[tuple[str, tuple], ...], str]:
-    found: dict[str, tuple] = {}
+def flat_shapes(params: PyTree) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The structure of a pytree and the shapes of its leaves, which hash."""
+    leaves, structure = jax.tree.flatten(params)
+    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
 
-    def tap(name: str, activation: Array) -> Array:
-        found[name] = activation.shape[1:]
+
+def trace(
+    apply: Apply, params: PyTree, shape: tuple[int, int, int], tap: Callable[[str, Array], Any]
+) -> tuple[int, ...]:
+    """The shape of what a model makes of one image of a shape, telling `tap` of every layer."""
+
+    def told(name: str, activation: Array) -> Array:
+        tap(name, activation)
         return activation
 
     def forward(params: PyTree, images: Array) -> Array:
-        return apply(params, images, tap=tap)
+        return apply(params, images, tap=told)
 
+    out = jax.eval_shape(forward, params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return tuple(getattr(out, "shape", ()))
+
+
+FAILURES = (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError)
+"""What a network raises of an image that it cannot take."""
+
+
+@functools.lru_cache(maxsize=256)
+def traced(
+    apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
+) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], tuple[int, ...], str]:
+    """`trace`, kept: each layer's name and shape in order, the output's, and why it ended early."""
+    found: list[tuple[str, tuple[int, ...]]] = []
     params = jax.tree.unflatten(structure, leaves)
     try:
-        out = jax.eval_shape(forward, params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as error:
-        return tuple(found.items()), str(error)
-    found[LOGITS] = out.shape[1:]
-    return tuple(found.items()), ""
+        out = trace(apply, params, shape, lambda name, x: found.append((name, x.shape[1:])))
+    except FAILURES as error:
+        return tuple(found), (), str(error) or type(error).__name__
+    return tuple(found), out, ""
 
 
 def as_key(key: KeyLike) -> Array:

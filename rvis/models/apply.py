@@ -8,15 +8,25 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import flax.errors
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.core.tracers import current_trace
 
 from rvis.models.layers import Pool, average_instead
-from rvis.types import Apply, Array, Model, PyTree, Relu, Tap, identity
+from rvis.types import (
+    FAILURES,
+    Apply,
+    Array,
+    Model,
+    PyTree,
+    Relu,
+    Tap,
+    flat_shapes,
+    identity,
+    trace,
+    traced,
+)
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -220,15 +230,18 @@ def assemble(
     name: str,
 ) -> Model:
     """A model whose layers are what its `tap` is called with, found by tracing."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    leaves, structure = jax.tree.flatten(shapes)
-    try:
-        layers, shape = _trace(apply, structure, tuple(leaves), input_shape)
-    except (flax.errors.FlaxError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(
-            f"module: with these weights it cannot be applied to images of shape {input_shape} "
-            f"({reason(error)})"
-        ) from error
+    structure, leaves = flat_shapes(params)
+    found, shape, failed = traced(apply, structure, leaves, input_shape)
+    if failed:
+        try:
+            # Once more, for where it happened.
+            trace(apply, jax.tree.unflatten(structure, leaves), input_shape, lambda *_: None)
+        except FAILURES as error:
+            raise ValueError(
+                f"module: with these weights it cannot be applied to images of shape {input_shape} "
+                f"({reason(error)})"
+            ) from error
+    layers = tuple(name for name, _ in found)
     if len(shape) != 2:
         raise ValueError(f"module: logits (n, classes) were expected of it, given shape {shape}")
     twice = sorted({layer for layer in layers if layers.count(layer) > 1})
@@ -242,20 +255,3 @@ def assemble(
 def reason(error: Exception) -> str:
     """The first line of an error of Flax or JAX, which can have very many."""
     return (str(error) or type(error).__name__).splitlines()[0][:300]
-
-
-@functools.lru_cache(maxsize=64)
-def _trace(
-    apply: Any, structure: Any, leaves: tuple, input_shape: tuple[int, int, int]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(the layers' names in order, the logits' shape)."""
-    names: list[str] = []
-
-    def tap(name: str, activation: Array) -> Array:
-        names.append(name)
-        return activation
-
-    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    params = jax.tree.unflatten(structure, leaves)
-    logits = jax.eval_shape(functools.partial(apply, tap=tap), params, images)
-    return tuple(names), tuple(getattr(logits, "shape", ()))

@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from rvis import files
+from rvis.models.layers import shapes_alone
 from rvis.types import Model, PyTree
 
 State = dict[str, np.ndarray]
@@ -214,7 +215,8 @@ def reference_shapes(module: nn.Module, input_shape: tuple[int, int, int]) -> di
 @functools.lru_cache(maxsize=32)
 def _template(module: nn.Module, input_shape: tuple[int, int, int]) -> PyTree:
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), images)
+    with shapes_alone(True):
+        return jax.eval_shape(lambda images: module.init(jax.random.key(0), images), images)
 
 
 def _entries(variables: PyTree) -> Iterator[tuple[str, str, Any]]:

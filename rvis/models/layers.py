@@ -7,10 +7,12 @@ from functools import partial, reduce
 from typing import Any, Protocol
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from rvis.models import winograd
 from rvis.models.winograd import Pads
@@ -36,6 +38,11 @@ side_by_side = jax.make_user_context(1)
 hides their number."""
 
 
+shapes_alone = jax.make_user_context(False)
+"""`with shapes_alone(True)`: of the kernels that are made in there nobody wants the values, and no
+random number is traced for them."""
+
+
 def _by_winograd(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any) -> int:
     """How many examples at once; 0 for none."""
     if as_written.value or strides != (1, 1) or precision is not None:
@@ -55,19 +62,33 @@ def _conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: Any)
     return _stock(x, w, strides, pads, precision)
 
 
+@flax.struct.dataclass
+class _Convolved:
+    """What the gradient of a convolution is made from, and of which of the two it is wanted."""
+
+    x: jax.Array
+    w: jax.Array
+    wanted: tuple[bool, bool] = flax.struct.field(pytree_node=False)
+
+
 def _conv_forward(x, w, strides, pads, precision):
-    return _conv(x, w, strides, pads, precision), (x, w)
+    y = _conv(x.value, w.value, strides, pads, precision)
+    return y, _Convolved(x.value, w.value, (x.perturbed, w.perturbed))
 
 
-def _conv_backward(strides, pads, precision, residual, g):
-    x, w = residual
+def _conv_backward(strides, pads, precision, convolved, g):
+    if isinstance(g, SymbolicZero):
+        return None, None
+    x, w = convolved.x, convolved.w
+    of_input, of_kernel = convolved.wanted
     return (
-        _input_gradient(g, w, x.shape, strides, pads, precision),
-        _kernel_gradient(x, g, w.shape, strides, pads, precision),
+        _input_gradient(g, w, x.shape, strides, pads, precision) if of_input else None,
+        _kernel_gradient(x, g, w.shape, strides, pads, precision) if of_kernel else None,
     )
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+# Tracing what nobody wants, for XLA to throw away, takes as long as tracing the network.
+_conv.defvjp(_conv_forward, _conv_backward, symbolic_zeros=True)
 
 
 def _input_gradient(g, w, shape, strides, pads, precision):
@@ -160,6 +181,8 @@ def _turned(w, strides):
         # XLA:CPU transposes large matrices one by one several times as fast as all in one.
         cells = [w[i, j].T for i in reversed(range(kh)) for j in reversed(range(kw))]
         return jnp.stack(cells).reshape(kh, kw, cout, cin)
+    if strides == (1, 1):
+        return lax.rev(w, (0, 1)).transpose(0, 1, 3, 2)
     for axis in (0, 1):
         k, s = w.shape[2 * axis], strides[axis]
         taps, phases = -(-k // s), min(k, s)
@@ -507,7 +530,10 @@ class Conv(nn.Module):
         if isinstance(padding, int):
             padding = ((padding, padding), (padding, padding))
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        w = self.param("kernel", nn.initializers.he_normal(), shape)
+        # Of a kernel that is there Flax traces the initializer all the same, for its shape.
+        drawn = not (shapes_alone.value or self.has_variable("params", "kernel"))
+        init = nn.initializers.he_normal() if drawn else nn.initializers.zeros
+        w = self.param("kernel", init, shape)
         y = conv_general_dilated(
             x, w.astype(x.dtype), (self.stride, self.stride), padding, dimension_numbers=_NHWC
         )

@@ -278,13 +278,23 @@ def _adjoint(window: int, shape: tuple[int, ...], turn: Array, offset: Array, g:
     total = jnp.zeros(shape, g.dtype)
     for i in range(window):
         for j in range(window):
-            vertical = 1 - jnp.abs(down + (turn.real * i - turn.imag * j))
-            horizontal = 1 - jnp.abs(right + (turn.imag * i + turn.real * j))
-            hat = jnp.maximum(vertical, 0) * jnp.maximum(horizontal, 0)
-            total = total + hat[..., None] * _take(padded, first + (i * stride + j))
+            total = total + _candidate(turn, down, right, padded, first, stride, i, j)
     return total
 
 
+# A program of its own, so that the candidates are traced once for all.
+@jax.jit
+def _candidate(
+    turn: Array, down: Array, right: Array, g: Array, first: Array, stride: int, i: int, j: int
+) -> Array:
+    """hat(Mq − p) g[q] for the q that is (i, j) from the first."""
+    vertical = 1 - jnp.abs(down + (turn.real * i - turn.imag * j))
+    horizontal = 1 - jnp.abs(right + (turn.imag * i + turn.real * j))
+    hat = jnp.maximum(vertical, 0) * jnp.maximum(horizontal, 0)
+    return hat[..., None] * _take(g, first + (i * stride + j))
+
+
+@jax.jit
 def _take(image: Array, index: Array) -> Array:
     """The pixels of (H, W, C) at flat indices, all of which are known to lie inside."""
     return image.reshape(-1, image.shape[-1]).at[index].get(mode="promise_in_bounds")
