@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.struct
@@ -15,9 +16,10 @@ from rvis.attribution.stream import (
     Shape,
     ask,
     check_layer,
-    scores,
+    scored,
     spatial_layer,
     stream,
+    unscored,
 )
 from rvis.results import describe
 from rvis.types import Array, ArrayLike, Model, PyTree, layer_shapes
@@ -25,7 +27,7 @@ from rvis.types import Array, ArrayLike, Model, PyTree, layer_shapes
 
 @flax.struct.dataclass
 class AtLayer:
-    """What a layer's activation and gradient say, one sample an image.
+    """What a layer's activation and gradient say, one sample an image, and the score (`scored`).
 
     Attributes:
       layer: its name.
@@ -38,18 +40,22 @@ class AtLayer:
     rule: str = flax.struct.field(pytree_node=False)
     kind: str = flax.struct.field(pytree_node=False, default="AtLayer")
 
+    @property
+    def map_shape(self) -> Shape:
+        """(h, w, c) or (h, w)."""
+        return self.size if self.rule == "layer_gradient_x_activation" else self.size[:2]
+
     def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        whole = self.rule == "layer_gradient_x_activation"
-        return (self.size if whole else self.size[:2]), ()
+        return (math.prod(self.map_shape) + 1,), ()
 
     def __call__(
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
-        activation, gradient = score.at(self.layer, image)
+        reached, activation, gradient = score.at(self.layer, image)
         if self.rule == "layer_gradient_x_activation":
-            return activation * gradient, jnp.float32(1)
+            return scored(reached, activation * gradient), jnp.float32(1)
         weights = gradient.mean((0, 1)) if self.rule == "grad_cam" else _plus(activation, gradient)
-        return jax.nn.relu(activation @ weights), jnp.float32(1)
+        return scored(reached, jax.nn.relu(activation @ weights)), jnp.float32(1)
 
 
 def _plus(activation: Array, gradient: Array) -> Array:
@@ -190,12 +196,12 @@ def _at_layer(
         progress=progress,
         label=f"{model.name} {method}",
     )
-    raw = np.asarray(moments.mean)
+    reached, raw = unscored(moments.mean, sampler.map_shape)
     small = raw if raw.ndim == 3 else raw.sum(-1)
     return Attribution(
         maps=np.asarray(enlarged(small, question.shape[:2])),
         images=question.images,
-        scores=scores(model, question, chunk=chunk),
+        scores=reached,
         labels=question.labels,
         method=method,
         raw=raw,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import flax.struct
@@ -11,24 +12,34 @@ import numpy as np
 
 from rvis import checks, taps
 from rvis.attribution.result import Attribution
-from rvis.attribution.stream import Moments, Question, Score, Shape, ask, scores, stream
+from rvis.attribution.stream import (
+    Moments,
+    Question,
+    Score,
+    Shape,
+    ask,
+    scored,
+    scores,
+    stream,
+    unscored,
+)
 from rvis.results import describe
 from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, Relu, as_key
 
 
 @flax.struct.dataclass
 class Gradient:
-    """∇f(x), one sample an image."""
+    """∇f(x) and f(x) (`scored`), one sample an image."""
 
     kind: str = flax.struct.field(pytree_node=False, default="Gradient")
 
     def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        return shape, ()
+        return (math.prod(shape) + 1,), ()
 
     def __call__(
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
-        return score.gradient(image), jnp.float32(1)
+        return scored(*score.and_gradient(image)), jnp.float32(1)
 
 
 @flax.struct.dataclass
@@ -46,7 +57,7 @@ class Noise:
     ) -> tuple[Array, Array]:
         size = self.deviation * (image.max() - image.min())
         noise = size * jax.random.normal(key, image.shape)
-        return score.gradient(image + noise), jnp.float32(1)
+        return score.and_gradient(image + noise)[1], jnp.float32(1)
 
 
 class Path(Protocol):
@@ -90,7 +101,7 @@ class Along:
         place, velocity = jax.jvp(
             lambda t: self.path(t, baseline, image), (self.nodes[node],), (jnp.float32(1),)
         )
-        return score.gradient(place) * velocity, self.weights[node]
+        return score.and_gradient(place)[1] * velocity, self.weights[node]
 
 
 def gradient(
@@ -124,8 +135,8 @@ def gradient(
     Reference: Simonyan et al. 2013, Deep Inside Convolutional Networks, section 3.
     """
     question = ask(model, images, target, chunk=chunk)
-    moments = _plain(model, question, jax.nn.relu, chunk, progress)
-    return _answer("gradient", model, question, moments.mean, target=target, chunk=chunk)
+    reached, maps = _plain(model, question, jax.nn.relu, chunk, progress)
+    return _answer("gradient", model, question, maps, reached, target=target)
 
 
 def input_x_gradient(
@@ -146,9 +157,9 @@ def input_x_gradient(
     Reference: Shrikumar et al. 2016, Not Just a Black Box, section 2.
     """
     question = ask(model, images, target, chunk=chunk)
-    moments = _plain(model, question, jax.nn.relu, chunk, progress)
-    maps = question.images * moments.mean
-    return _answer("input_x_gradient", model, question, maps, target=target, chunk=chunk)
+    reached, maps = _plain(model, question, jax.nn.relu, chunk, progress)
+    maps = question.images * maps
+    return _answer("input_x_gradient", model, question, maps, reached, target=target)
 
 
 def guided_backprop(
@@ -169,8 +180,8 @@ def guided_backprop(
     Reference: Springenberg et al. 2014, Striving for Simplicity, section 3.4.
     """
     question = _with_rule(model, images, target, chunk)
-    moments = _plain(model, question, taps.guided_relu, chunk, progress)
-    return _answer("guided_backprop", model, question, moments.mean, target=target, chunk=chunk)
+    reached, maps = _plain(model, question, taps.guided_relu, chunk, progress)
+    return _answer("guided_backprop", model, question, maps, reached, target=target)
 
 
 def deconvnet(
@@ -193,8 +204,8 @@ def deconvnet(
       2.1; as a rule for gradients, Simonyan et al. 2013, section 4.
     """
     question = _with_rule(model, images, target, chunk)
-    moments = _plain(model, question, taps.deconvnet_relu, chunk, progress)
-    return _answer("deconvnet", model, question, moments.mean, target=target, chunk=chunk)
+    reached, maps = _plain(model, question, taps.deconvnet_relu, chunk, progress)
+    return _answer("deconvnet", model, question, maps, reached, target=target)
 
 
 def smoothgrad(
@@ -248,7 +259,8 @@ def smoothgrad(
         "squared": squared,
         "key": as_key(key),
     }
-    return _answer("smoothgrad", model, question, maps, target=target, chunk=chunk, **about)
+    reached = scores(model, question, chunk=chunk)
+    return _answer("smoothgrad", model, question, maps, reached, target=target, **about)
 
 
 def vargrad(
@@ -278,8 +290,8 @@ def vargrad(
     """
     question, moments = _noisy(model, images, target, noise, samples, key, chunk, progress)
     about: dict[str, Any] = {"noise": noise, "samples": samples, "key": as_key(key)}
-    maps = moments.variance
-    return _answer("vargrad", model, question, maps, target=target, chunk=chunk, **about)
+    reached = scores(model, question, chunk=chunk)
+    return _answer("vargrad", model, question, moments.variance, reached, target=target, **about)
 
 
 def integrated_gradients(
@@ -362,14 +374,13 @@ def integrated_gradients(
         model,
         question,
         maps,
-        reached=reached,
+        reached,
         gap=gap,
         target=target,
         baseline=np.asarray(baseline),
         steps=steps,
         rule=rule,
         path=way,
-        chunk=chunk,
     )
 
 
@@ -421,8 +432,9 @@ def _baselines(baseline: ArrayLike, question: Question) -> np.ndarray:
 
 def _plain(
     model: Model, question: Question, relu: Relu, chunk: int | None, progress: bool
-) -> Moments:
-    return stream(
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) scores and (n, H, W, C) gradients."""
+    moments = stream(
         Gradient(),
         model,
         question.objective,
@@ -434,6 +446,7 @@ def _plain(
         progress=progress,
         label=f"{model.name} gradient",
     )
+    return unscored(moments.mean, question.shape)
 
 
 def _noisy(
@@ -478,17 +491,16 @@ def _answer(
     model: Model,
     question: Question,
     maps: Any,
+    reached: np.ndarray,
     *,
     target: Any,
-    reached: np.ndarray | None = None,
     gap: np.ndarray | None = None,
-    chunk: int | None = None,
     **about: Any,
 ) -> Attribution:
     return Attribution(
         maps=np.asarray(maps),
         images=question.images,
-        scores=scores(model, question, chunk=chunk) if reached is None else reached,
+        scores=reached,
         labels=question.labels,
         method=method,
         gap=gap,

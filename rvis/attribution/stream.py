@@ -39,12 +39,12 @@ class Score(NamedTuple):
         found = taps.activations(self.model, image[None], layers, relu=self.relu)
         return self.objective(found)
 
-    def gradient(self, image: Array) -> Array:
-        """∇f(x), of the image's shape."""
-        return jax.grad(self.__call__)(image)
+    def and_gradient(self, image: Array) -> tuple[Array, Array]:
+        """f(x), and ∇f(x) of the image's shape."""
+        return jax.value_and_grad(self.__call__)(image)
 
-    def at(self, layer: str, image: Array) -> tuple[Array, Array]:
-        """A layer's activation, and the gradient of f with respect to it."""
+    def at(self, layer: str, image: Array) -> tuple[Array, Array, Array]:
+        """f(x), a layer's activation, and the gradient of f with respect to it."""
 
         def shifted(shift: Array | float) -> tuple[Array, Array]:
             model = self.model.replace(  # type: ignore[attr-defined]
@@ -55,8 +55,8 @@ class Score(NamedTuple):
             return self.objective(found), found[layer]
 
         zero = jnp.zeros(jax.eval_shape(shifted, 0.0)[1].shape)
-        gradient, activation = jax.grad(shifted, has_aux=True)(zero)
-        return activation[0], gradient[0]
+        (score, activation), gradient = jax.value_and_grad(shifted, has_aux=True)(zero)
+        return score, activation[0], gradient[0]
 
 
 class _Shifted(NamedTuple):
@@ -106,6 +106,17 @@ class Value:
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
         return score(image), jnp.float32(1)
+
+
+def scored(score: Array, map_: Array) -> Array:
+    """A map and f(x) in one value, for samplers that see the image as it is."""
+    return jnp.append(map_.ravel(), score.astype(map_.dtype))
+
+
+def unscored(values: Any, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) scores and (n, *shape) maps of n values of `scored`."""
+    values = np.asarray(values)
+    return values[:, -1], values[:, :-1].reshape(-1, *shape)
 
 
 @flax.struct.dataclass
