@@ -97,8 +97,8 @@ def invert(
       steps: gradient steps.
       image: "fourier", "pixel", "pyramid" or a parameterization that can write any picture down. By
         default "fourier" for colour, which reaches lower errors in deep layers in as many steps
-        than the authors' pixels, and smoother pictures; "pixel" for grey, whose drawings in black
-        and white lie where the sigmoid of the others never arrives.
+        than the authors' pixels, and smoother pictures; "pyramid" for grey, whose coarse octaves
+        bring whole strokes back where the units of single pixels are dead and have no gradient.
       optimizer: of `rvis.optimizers`; the Adam above by default, at .1, for pixels .02.
       jitter: the largest shift in pixels; by default half of round(stride / 4), so that shifts
         range over as many pixels as the authors', with the stride of the last layer with places.
@@ -298,7 +298,7 @@ def _parameterization(
 ) -> Parameterization:
     kinds = ("fourier", "pixel", "pyramid")
     if given is None:
-        given = "fourier" if shape[2] == 3 else "pixel"
+        given = "fourier" if shape[2] == 3 else "pyramid"
     if isinstance(given, str):
         return images.named(checks.choice("image", given, kinds), shape)  # type: ignore[arg-type]
     # The fine steps go on from the rough ones' picture, which has to be written down.

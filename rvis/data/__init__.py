@@ -1,0 +1,7 @@
+"""Reads the image sets users already have: IDX files, CIFAR batches, image folders and zips."""
+
+from rvis.data.dataset import Dataset
+from rvis.data.loading import load
+from rvis.data.pictures import Size, read_image
+
+__all__ = ["Dataset", "Size", "load", "read_image"]
