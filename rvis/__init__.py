@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from rvis.invert import invert, invert_layers
     from rvis.match import interpolate, match
     from rvis.models import convert
-    from rvis.models.registry import card, from_linen, from_nnx, list_models, load
+    from rvis.models.own import from_linen, from_nnx
+    from rvis.models.registry import card, list_models, load
     from rvis.results import Result
     from rvis.taps import record
     from rvis.train import Adversary, Recipe, evaluate, train
@@ -123,8 +124,8 @@ _PLACES = {
     "deepdream": "dream:deepdream",
     "evaluate": "train:evaluate",
     "faithfulness": "faithfulness:faithfulness",
-    "from_linen": "models.registry:from_linen",
-    "from_nnx": "models.registry:from_nnx",
+    "from_linen": "models.own:from_linen",
+    "from_nnx": "models.own:from_nnx",
     "interpolate": "match:interpolate",
     "invert": "invert:invert",
     "invert_layers": "invert:invert_layers",

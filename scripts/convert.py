@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from rvis.models import convert, registry
+from rvis.models import architectures, convert, registry
 
 
 def config(text: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     try:
         classes = a.classes.read_text(encoding="utf-8").splitlines() if a.classes else ()
-        model = registry.build(
+        model = architectures.build(
             a.architecture,
             weights=convert.read_state_dict(a.source)[0],
             config=a.config,

@@ -26,7 +26,7 @@ import numpy as np
 import rvis
 from rvis import files
 from rvis.data import Dataset
-from rvis.models import convert, registry
+from rvis.models import architectures, convert, registry
 from rvis.models.average import average
 from rvis.models.deepen import deepen
 from rvis.train import Adversary, Recipe, describe
@@ -103,7 +103,7 @@ def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
         if set(a.config) - {"stages"}:
             raise ValueError(f"config: beside weights, stages alone can grow, given {a.config}")
         return deepen(model, a.config["stages"], key=a.seed) if a.config else model
-    return registry.build(
+    return architectures.build(
         a.architecture,
         weights="random",
         config={**a.config, "classes": len(training.classes)},

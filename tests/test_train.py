@@ -12,7 +12,7 @@ import pytest
 
 import rvis
 from rvis.data import Dataset
-from rvis.models import registry
+from rvis.models import architectures
 from rvis.train import Adversary, Recipe, augment
 from tests import toys
 
@@ -34,7 +34,7 @@ def stripes(count=64):
 
 def model(key=0):
     config = {"stages": (1, 1), "widths": (4, 8), "classes": 2}
-    return registry.build(
+    return architectures.build(
         "cifar_resnet",
         config=config,
         weights="random",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis.models import convert, registry
+from rvis.models import architectures, convert
 from rvis.models.apply import LinenApply, assemble
 from rvis.types import identity
 
@@ -49,7 +49,7 @@ def linear(weights, shape):
 @functools.cache
 def outline(name):
     """An architecture without weights, for what depends on shapes alone."""
-    known = registry.ARCHITECTURES[name]
+    known = architectures.ARCHITECTURES[name]
     apply = LinenApply(known.make())
     params = convert._template(apply.module, known.input_shape)
     return assemble(apply, params, known.input_shape, (), name)

@@ -23,7 +23,7 @@ from rvis import checks, files
 from rvis.clip.model import CLIP
 from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
 from rvis.clip.towers import SIZES, Config, ImageTower, TextTower
-from rvis.models import convert, registry
+from rvis.models import convert, own
 from rvis.types import Array, KeyLike, PyTree, as_key
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -335,7 +335,7 @@ def _assembled(
     std: Sequence[float],
     name: str,
 ) -> CLIP:
-    model = registry.from_linen(
+    model = own.from_linen(
         ImageTower(config),
         image,
         input_shape=config.input_shape,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rvis import checks
-from rvis.models import registry
+from rvis.models import architectures, registry
 from rvis.types import KeyLike, Model
 
 
@@ -53,7 +53,7 @@ def deepen(model: Model, stages: Sequence[int], *, key: KeyLike = 0) -> Model:
         raise ValueError(
             f"stages: {len(before)} counts no smaller than {before} were expected, given {stages}"
         )
-    deeper = registry.build(
+    deeper = architectures.build(
         about["architecture"],
         weights="random",
         config={**config, "stages": stages},

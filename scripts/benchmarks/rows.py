@@ -367,7 +367,8 @@ def _attribution_row(method: str, images: int, evaluations: int, goal: float | N
 
 def _shapley_row(batch: int, goal: float, walks: int = 20, plain: int = 25) -> Row:
     """64 patches to one standard error: our walks, every other the reverse of the one before, and
-    captum's plain ones. `scripts/shapley_check.py` measures how many that takes."""
+    captum's plain ones. `scripts/shapley_check.py` measures how many that takes.
+    """
 
     def own(data: Path | None) -> Call:
         x, y = _cifar(data, 1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis.models import registry
+from rvis.models import architectures
 from rvis.models.average import average
 from tests import toys
 
@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8
 def small(key: int = 0, widths: tuple[int, ...] = (4, 8)) -> rvis.Model:
     """An untrained residual network of two stages."""
     config = {"stages": (1, 1), "widths": widths, "classes": 3}
-    return registry.build(
+    return architectures.build(
         "cifar_resnet",
         weights="random",
         config=config,

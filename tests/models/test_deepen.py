@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis.models import registry
+from rvis.models import architectures
 from rvis.models.apply import LinenApply
 from rvis.models.deepen import deepen
 from rvis.models.mnist import MnistCNN
@@ -16,7 +16,7 @@ from rvis.models.vgg import VGG
 def small(bottleneck: bool) -> rvis.Model:
     """Two stages of random weights, of either kind of block, with BatchNorms that do something."""
     config = {"stages": (1, 1), "widths": (4, 8), "bottleneck": bottleneck, "classes": 3}
-    model = registry.build(
+    model = architectures.build(
         "cifar_resnet", weights="random", config=config, input_shape=(8, 8, 3), classes=tuple("abc")
     )
     rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_only_residual_networks_grow(module):
 def test_a_replaced_pooling_stays():
     config = {"stages": (1, 1), "widths": (4, 8), "stem": "imagenet", "classes": 3}
     shape, classes = (16, 16, 3), tuple("abc")
-    model = registry.build(
+    model = architectures.build(
         "resnet18", weights="random", config=config, input_shape=shape, classes=classes
     )
     model = model.replace(apply=model.apply.with_average_pooling())

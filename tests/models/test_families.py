@@ -13,8 +13,8 @@ import pytest
 from jax import lax
 
 from rvis.models import convert, layers
+from rvis.models.architectures import ARCHITECTURES
 from rvis.models.inceptionv1 import local_response_norm
-from rvis.models.registry import ARCHITECTURES
 from tests.golden import seeded
 
 # Golden layer: our tap; and how far the gradient's samples may lie from the golden ones, relative

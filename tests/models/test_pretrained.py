@@ -11,11 +11,12 @@ import shutil
 import socket
 import threading
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rvis.models import convert, pretrained, registry
+from rvis.models import architectures, convert, pretrained, registry
 from rvis.models.mnist import MnistCNN
 from rvis.models.vgg import VGG
 
@@ -341,9 +342,11 @@ def test_https_does_not_lead_to_http():
 def table(url, tmp_path, monkeypatch):
     """A table whose one network is small, on the server here, and a cache of the test's own."""
     module = MnistCNN(widths=(2, 3), dense=4)
-    state = convert.from_variables(convert.he_normal(module, (28, 28, 1), registry.as_key(0)))
-    known = registry.ARCHITECTURES["mnist_cnn"]._replace(make=lambda **kw: module.clone(**kw))
-    monkeypatch.setattr(registry, "ARCHITECTURES", {**registry.ARCHITECTURES, "tiny": known})
+    state = convert.from_variables(convert.he_normal(module, (28, 28, 1), jax.random.key(0)))
+    known = architectures.ARCHITECTURES["mnist_cnn"]._replace(make=lambda **kw: module.clone(**kw))
+    monkeypatch.setattr(
+        architectures, "ARCHITECTURES", {**architectures.ARCHITECTURES, "tiny": known}
+    )
     monkeypatch.setenv("RVIS_CACHE", str(tmp_path / "own"))
     data = save(state)
     published = pretrained.Published(url, "tiny.safetensors", hashlib.sha256(data).hexdigest())
@@ -408,7 +411,9 @@ def test_a_pytorch_file_is_not_fetched_in_vain(monkeypatch, tmp_path):
 
 
 def test_every_architecture_for_imagenet_has_public_weights():
-    large = [name for name, known in registry.ARCHITECTURES.items() if known.input_shape[0] == 224]
+    large = [
+        name for name, known in architectures.ARCHITECTURES.items() if known.input_shape[0] == 224
+    ]
     assert sorted(large) == sorted(pretrained.PUBLISHED)
 
 
@@ -425,7 +430,7 @@ def test_addresses_are_whole(name):
 
 @pytest.mark.parametrize("name", pretrained.PUBLISHED)
 def test_images_are_normalised_as_in_training(name):
-    known = registry.ARCHITECTURES[name]
+    known = architectures.ARCHITECTURES[name]
     own = {"googlenet": ((0.5,), (0.5,)), "inceptionv1": ((117 / 255,), (1 / 255,))}
     assert (known.mean, known.std) == own.get(name, IMAGENET)
 

@@ -17,7 +17,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from rvis import taps
-from rvis.models import convert, registry
+from rvis.models import architectures, convert, own, registry
 from rvis.models.apply import normalised
 from rvis.models.mnist import MnistCNN
 from rvis.models.resnet import ResNet
@@ -28,7 +28,7 @@ DIGITS = tuple("0123456789")
 
 
 def small(key=0, **keywords):
-    return registry.build("mnist_cnn", config=CONFIG, weights="random", key=key, **keywords)
+    return architectures.build("mnist_cnn", config=CONFIG, weights="random", key=key, **keywords)
 
 
 def equal(left, right):
@@ -75,7 +75,7 @@ def test_a_shipped_model_bears_its_name(shelf):
 
 
 def test_shipped_models_are_listed_before_architectures(shelf):
-    assert registry.list_models() == ("apple", "zebra", *registry.ARCHITECTURES)
+    assert registry.list_models() == ("apple", "zebra", *architectures.ARCHITECTURES)
 
 
 def test_a_shipped_model_named_as_an_architecture_is_listed_once(shelf):
@@ -271,7 +271,7 @@ def test_a_checkpoint_s_own_normaliser_is_used():
 
 
 def test_auxiliary_heads_of_googlenet_are_dropped():
-    googlenet = registry.ARCHITECTURES["googlenet"].make()
+    googlenet = architectures.ARCHITECTURES["googlenet"].make()
     shapes = convert.reference_shapes(googlenet, (224, 224, 3))
     state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     state["aux1.fc2.weight"] = state["aux2.conv.bn.bias"] = np.zeros(5)
@@ -308,14 +308,14 @@ def test_build_names_what_is_wrong(case):
     changes, message = BUILDS[case]
     arguments = {"architecture": "mnist_cnn", "weights": "random", **changes}
     with pytest.raises(ValueError, match=f"^{message}: "):
-        registry.build(arguments.pop("architecture"), **arguments)
+        architectures.build(arguments.pop("architecture"), **arguments)
 
 
 # --- apply -----------------------------------------------------------------------------------
 
 
 def test_inceptionv1_sees_255_times_the_image_less_117():
-    known = registry.ARCHITECTURES["inceptionv1"]
+    known = architectures.ARCHITECTURES["inceptionv1"]
     seen = normalised(jnp.array([0.0, 0.5, 1.0]), known.mean, known.std)
     np.testing.assert_allclose(seen, [-117, 10.5, 138], rtol=1e-5)
 
@@ -351,7 +351,7 @@ def test_layers_are_what_tap_is_called_with():
 
 
 def test_training_returns_moved_batch_statistics():
-    model = registry.build(
+    model = architectures.build(
         "cifar_resnet", config={"stages": (1,), "widths": (4,)}, weights="random"
     )
     _, changed = jax.jit(model.apply.train)(model.params, jnp.full((2, 8, 8, 3), 0.5))
@@ -425,7 +425,7 @@ def init(module):
 
 
 def from_linen(module, **keywords) -> Model:
-    return registry.from_linen(module, init(module), input_shape=(8, 8, 3), **keywords)
+    return own.from_linen(module, init(module), input_shape=(8, 8, 3), **keywords)
 
 
 def test_linen_layers_are_the_submodules_paths():
@@ -479,7 +479,7 @@ def test_linen_lists_are_taken_as_tuples():
 
 def test_linen_weights_become_float32():
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(Net()))
-    model = registry.from_linen(Net(), halves, input_shape=(8, 8, 3))
+    model = own.from_linen(Net(), halves, input_shape=(8, 8, 3))
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("float32")}
 
 
@@ -507,13 +507,13 @@ def test_linen_module_that_cannot_serve_is_refused(case):
 
 def test_linen_weights_of_another_module_are_refused():
     with pytest.raises(ValueError, match=r"^module: with these weights"):
-        registry.from_linen(Net(), init(Tapped()), input_shape=(8, 8, 3))
+        own.from_linen(Net(), init(Tapped()), input_shape=(8, 8, 3))
 
 
 TYPES = {
-    "linen module": (registry.from_linen, (3, {"params": {}}), "module"),
-    "linen variables": (registry.from_linen, (Tapped(), {"kernel": 1}), "variables"),
-    "nnx module": (registry.from_nnx, (Tapped(),), "module"),
+    "linen module": (own.from_linen, (3, {"params": {}}), "module"),
+    "linen variables": (own.from_linen, (Tapped(), {"kernel": 1}), "variables"),
+    "nnx module": (own.from_nnx, (Tapped(),), "module"),
 }
 
 
@@ -547,7 +547,7 @@ class NnxTapped(nnx.Module):
 
 
 def from_nnx(module):
-    return registry.from_nnx(module, input_shape=(8, 8, 3))
+    return own.from_nnx(module, input_shape=(8, 8, 3))
 
 
 def test_nnx_layers_are_the_submodules_paths():
@@ -624,5 +624,5 @@ def test_a_deep_model_traces_its_layers_once():
     variables = convert.he_normal(module, (8, 8, 3), jax.random.key(0))
     calls.clear()
     for _ in range(3):
-        registry.from_linen(module, variables, input_shape=(8, 8, 3))
+        own.from_linen(module, variables, input_shape=(8, 8, 3))
     assert len(calls) == 1
