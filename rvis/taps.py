@@ -138,7 +138,7 @@ def let_through_relu(x: Array, opened: Array) -> Array:
       opened: scalar; the rule holds where it is true, else this is the plain ReLU.
     """
     del opened
-    return jnp.maximum(x, 0)
+    return jax.nn.relu(x)
 
 
 def _let_through_backward(residual: tuple[Array, Array], g: Array) -> tuple[Array, None]:
@@ -150,6 +150,6 @@ def _let_through_backward(residual: tuple[Array, Array], g: Array) -> tuple[Arra
 
 
 let_through_relu.defvjp(
-    lambda x, opened: (jnp.maximum(x, 0), (x, opened)),
+    lambda x, opened: (jax.nn.relu(x), (x, opened)),
     _let_through_backward,
 )

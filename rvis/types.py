@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -129,10 +130,11 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
       >>> rvis.layer_shapes(rvis.load("mnist_cnn"), (40, 60, 1))["pool2"]
       (10, 15, 64)
     """
-    found, out, failed = traced(model.apply, *flat_shapes(model.params), shape or model.input_shape)
-    if not found and failed:
+    wanted = shape or model.input_shape
+    found, out, failed = _reached(model.apply, *flat_shapes(model.params), wanted)
+    if failed and not found:
         raise ValueError(
-            f"size: {model.name} cannot take an image of shape {shape}; its own is "
+            f"size: {model.name} cannot take an image of shape {wanted}; its own is "
             f"{model.input_shape} ({failed})"
         )
     return dict(found) if failed else {**dict(found), LOGITS: out[1:]}
@@ -144,38 +146,69 @@ def flat_shapes(params: PyTree) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
     return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def trace(
-    apply: Apply, params: PyTree, shape: tuple[int, int, int], tap: Callable[[str, Array], Any]
-) -> tuple[int, ...]:
-    """The shape of what a model makes of one image of a shape, telling `tap` of every layer."""
-
-    def told(name: str, activation: Array) -> Array:
-        tap(name, activation)
-        return activation
-
-    def forward(params: PyTree, images: Array) -> Array:
-        return apply(params, images, tap=told)
-
-    out = jax.eval_shape(forward, params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    return tuple(getattr(out, "shape", ()))
-
+Layers = tuple[tuple[str, tuple[int, ...]], ...]
+"""Each layer's name and the shape of its activation for one image, in order."""
 
 FAILURES = (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError)
 """What a network raises of an image that it cannot take."""
 
 
+def _trace(
+    apply: Apply,
+    structure: Any,
+    leaves: tuple,
+    shape: tuple[int, int, int],
+    found: list[tuple[str, tuple[int, ...]]],
+) -> tuple[int, ...]:
+    """The shape of what a model makes of one image; its layers are put into `found` on the way."""
+
+    def tap(name: str, activation: Array) -> Array:
+        if not hasattr(activation, "shape"):
+            kind = type(activation).__name__
+            raise TypeError(
+                f"layer {name!r}: an array was expected as its activation, given {kind}"
+            )
+        found.append((name, activation.shape[1:]))
+        return activation
+
+    def forward(params: PyTree, images: Array) -> Array:
+        return apply(params, images, tap=tap)
+
+    params = jax.tree.unflatten(structure, leaves)
+    out = jax.eval_shape(forward, params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return tuple(getattr(out, "shape", ()))
+
+
 @functools.lru_cache(maxsize=256)
 def traced(
     apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
-) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], tuple[int, ...], str]:
-    """`trace`, kept: each layer's name and shape in order, the output's, and why it ended early."""
+) -> tuple[Layers, tuple[int, ...]]:
+    """A network's layers, and the shape of what it makes of one image.
+
+    Only what succeeds is kept: a function that a module calls can be mended, and the module's hash
+    be the same.
+
+    Raises:
+      Mostly one of `FAILURES`.
+    """
     found: list[tuple[str, tuple[int, ...]]] = []
-    params = jax.tree.unflatten(structure, leaves)
+    out = _trace(apply, structure, leaves, shape, found)
+    return tuple(found), out
+
+
+@functools.lru_cache(maxsize=256)
+def _reached(
+    apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
+) -> tuple[Layers, tuple[int, ...], str]:
+    """As `traced`, and of a network that cannot take the image how far it comes, and why."""
     try:
-        out = trace(apply, params, shape, lambda name, x: found.append((name, x.shape[1:])))
+        return *traced(apply, structure, leaves, shape), ""
     except FAILURES as error:
-        return tuple(found), (), str(error) or type(error).__name__
-    return tuple(found), out, ""
+        reason = str(error) or type(error).__name__
+    found: list[tuple[str, tuple[int, ...]]] = []
+    with contextlib.suppress(*FAILURES):
+        _trace(apply, structure, leaves, shape, found)
+    return tuple(found), (), reason
 
 
 def as_key(key: KeyLike) -> Array:

@@ -74,9 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--layers", nargs="+", help="those that are not inside another by default")
     p.add_argument("--samples", type=int, default=2, help="reconstructions of each image")
     p.add_argument("--steps", type=int, default=384)
-    p.add_argument(
-        "--image", help="fourier, pixel, pyramid; the first, for grey the last by default"
-    )
+    p.add_argument("--image", help="fourier, pixel or pyramid")
     p.add_argument("--alpha", type=float, help="weight of the alpha-norm")
     p.add_argument("--tv", type=float, help="weight of the total variation; by depth by default")
     p.add_argument("--jitter", type=int, help="pixels; by the layer's stride by default")

@@ -43,6 +43,23 @@ def test_the_pixels_themselves_invert_to_the_image(kind):
     assert found.errors < 0.01
 
 
+@pytest.mark.parametrize(
+    ("channels", "layer", "kind"),
+    [
+        (3, "conv", "pyramid"),
+        (3, "dense", "fourier"),
+        (1, "conv", "pyramid"),
+        (1, "dense", "pyramid"),
+    ],
+)
+def test_early_layers_and_grey_images_are_written_as_pyramids(channels, layer, kind):
+    model = toys.pointwise(channels)
+    picture = np.full(model.input_shape, 0.4, np.float32)
+    found = invert(model, picture, layer, **QUICK)
+    again = invert(model, picture, layer, image=kind, **QUICK)
+    np.testing.assert_array_equal(found.images, again.images)
+
+
 def test_total_variation_against_its_linear_system():
     """E = |x − x0|² / |x0|² + w Σ(dx² + dy²) is least where (I + w |x0|² L) x = x0."""
     found = invert(

@@ -54,7 +54,8 @@ class Score(NamedTuple):
             found = taps.activations(model, image[None], layers, relu=self.relu)
             return self.objective(found), found[layer]
 
-        zero = jnp.zeros(jax.eval_shape(shifted, 0.0)[1].shape)
+        none = jnp.zeros((), image.dtype)
+        zero = jnp.zeros(jax.eval_shape(shifted, none)[1].shape, image.dtype)
         (score, activation), gradient = jax.value_and_grad(shifted, has_aux=True)(zero)
         return score, activation[0], gradient[0]
 
@@ -116,7 +117,8 @@ def scored(score: Array, map_: Array) -> Array:
 def unscored(values: Any, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """(n,) scores and (n, *shape) maps of n values of `scored`."""
     values = np.asarray(values)
-    return values[:, -1], values[:, :-1].reshape(-1, *shape)
+    # Copies, so that neither keeps the other in memory.
+    return values[:, -1].copy(), values[:, :-1].reshape(-1, *shape).copy()
 
 
 @flax.struct.dataclass

@@ -15,8 +15,6 @@ FORMATS = (
     "a folder with MNIST's IDX files, a folder or .tar.gz of CIFAR batches, or a folder or .zip of "
     "images as SPLIT/CLASS/NAME.jpg"
 )
-
-
 _HELD_OUT = ("val", "valid", "validation", "test")
 
 

@@ -15,8 +15,8 @@ from rvis import checks, files
 Size = int | tuple[int, int]
 """A side in pixels for a square, or (height, width)."""
 
-
 BROKEN = (OSError, EOFError, struct.error, zlib.error)
+"""What reading a damaged file raises."""
 
 
 def read_image(

@@ -96,9 +96,10 @@ def invert(
       samples: independent reconstructions of each image, from different noise.
       steps: gradient steps.
       image: "fourier", "pixel", "pyramid" or a parameterization that can write any picture down. By
-        default "fourier" for colour, which reaches lower errors in deep layers in as many steps
-        than the authors' pixels, and smoother pictures; "pyramid" for grey, whose coarse octaves
-        bring whole strokes back where the units of single pixels are dead and have no gradient.
+        default "pyramid" for layers of the first third of a network, which it brings back to the
+        last pixel, and for grey, where its coarse octaves find whole strokes again when the units
+        of single pixels are dead and have no gradient; else "fourier", which reaches lower errors
+        in deep layers in as many steps, and smoother pictures.
       optimizer: of `rvis.optimizers`; the Adam above by default, at .1, for pixels .02.
       jitter: the largest shift in pixels; by default half of round(stride / 4), so that shifts
         range over as many pixels as the authors', with the stride of the last layer with places.
@@ -142,6 +143,9 @@ def invert(
     if jitter is None:
         jitter = _jitter(model, layer, shape)
     checks.count("jitter", jitter, low=0)
+    if image is None:
+        early = _third(model, layer) == 0
+        image = "pyramid" if early or shape[2] != 3 else "fourier"
     spec = _parameterization(image, shape)
     if optimizer is None:
         optimizer = adam(_PIXEL_RATE if isinstance(spec, Pixel) else _RATE, b2=0.9)
@@ -293,12 +297,8 @@ def _jitter(model: Model, layer: str, shape: tuple[int, ...]) -> int:
     return round(max(field.stride) / 4) // 2
 
 
-def _parameterization(
-    given: str | Parameterization | None, shape: tuple[int, ...]
-) -> Parameterization:
+def _parameterization(given: str | Parameterization, shape: tuple[int, ...]) -> Parameterization:
     kinds = ("fourier", "pixel", "pyramid")
-    if given is None:
-        given = "fourier" if shape[2] == 3 else "pyramid"
     if isinstance(given, str):
         return images.named(checks.choice("image", given, kinds), shape)  # type: ignore[arg-type]
     # The fine steps go on from the rough ones' picture, which has to be written down.

@@ -24,7 +24,6 @@ from rvis.types import (
     Tap,
     flat_shapes,
     identity,
-    trace,
     traced,
 )
 
@@ -230,17 +229,13 @@ def assemble(
     name: str,
 ) -> Model:
     """A model whose layers are what its `tap` is called with, found by tracing."""
-    structure, leaves = flat_shapes(params)
-    found, shape, failed = traced(apply, structure, leaves, input_shape)
-    if failed:
-        try:
-            # Once more, for where it happened.
-            trace(apply, jax.tree.unflatten(structure, leaves), input_shape, lambda *_: None)
-        except FAILURES as error:
-            raise ValueError(
-                f"module: with these weights it cannot be applied to images of shape {input_shape} "
-                f"({reason(error)})"
-            ) from error
+    try:
+        found, shape = traced(apply, *flat_shapes(params), input_shape)
+    except FAILURES as error:
+        raise ValueError(
+            f"module: with these weights it cannot be applied to images of shape {input_shape} "
+            f"({reason(error)})"
+        ) from error
     layers = tuple(name for name, _ in found)
     if len(shape) != 2:
         raise ValueError(f"module: logits (n, classes) were expected of it, given shape {shape}")

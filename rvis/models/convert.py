@@ -198,7 +198,7 @@ def reference_shapes(module: nn.Module, input_shape: tuple[int, int, int]) -> di
       {entry: shape}. Nothing is computed.
 
     Raises:
-      ValueError: where two variables would have one name.
+      ValueError: where two variables would have one name, or one would be empty.
 
     Example:
       >>> from rvis.models import convert
@@ -206,10 +206,14 @@ def reference_shapes(module: nn.Module, input_shape: tuple[int, int, int]) -> di
       >>> convert.reference_shapes(MnistCNN(), (28, 28, 1))["conv1.weight"]
       (32, 1, 5, 5)
     """
-    return {
+    shapes = {
         name: _reference_shape(leaf, shaped.shape)
         for name, leaf, shaped in _entries(_template(module, tuple(input_shape)))
     }
+    empty = {name: shape for name, shape in shapes.items() if 0 in shape}
+    if empty:
+        raise ValueError(f"variables: they would be empty: {empty}")
+    return shapes
 
 
 @functools.lru_cache(maxsize=32)

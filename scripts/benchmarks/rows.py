@@ -32,7 +32,7 @@ class Row:
       unit: what is counted, such as "image and step".
       count: how many of them one call does.
       sides: by name, "rvis" first; each makes its call, all imports and conversions included.
-      cost: of one call, where the work is the same for all sides.
+      cost: of one call of rvis.
       tolerance: by how much the figures may differ, as a share; None where they are random.
       goal: the share of the first peer's time that is wanted.
     """
@@ -423,6 +423,6 @@ ROWS: tuple[Row, ...] = tuple(
             _attribution_row("grad_cam", 32, 1, None),
             _attribution_row("occlusion", 8, 50, None),
         ),
-        (_shapley_row(1, 1 / 5), _shapley_row(64, 1 / 2)),
+        (_shapley_row(1, 1 / 5), _shapley_row(32, 1 / 2)),
     )
 )

@@ -47,6 +47,26 @@ def test_input_times_gradient_sums_to_a_linear_score():
     np.testing.assert_allclose(result.maps.sum((1, 2, 3)), result.scores, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        attribution.gradient,
+        attribution.guided_backprop,
+        attribution.deconvnet,
+        attribution.grad_cam,
+        attribution.grad_cam_plus,
+        attribution.layer_gradient_x_activation,
+    ],
+)
+def test_scores_are_the_models_and_their_own_in_memory(method):
+    model = toys.pointwise()
+    images = RNG.random((5, *model.input_shape), np.float32)
+    result = method(model, images, [0, 1, 1, 0, 1], chunk=2, **QUIET)
+    expected = np.asarray(model(images))[np.arange(5), [0, 1, 1, 0, 1]]
+    np.testing.assert_allclose(result.scores, expected, rtol=1e-5)
+    assert result.scores.base is None
+
+
 BASELINES = {
     "number": 0.25,
     "image": RNG.random(SHAPE, np.float32),

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from rvis.models import convert, registry
+from rvis.models.apply import LinenApply
 from rvis.models.mnist import MnistCNN
 from rvis.models.resnet import ResNet
 
@@ -511,7 +512,7 @@ def test_script_writes_what_load_reads(script, tmp_path, capsys):
     assert script([*arguments, "--classes", str(tmp_path / "names.txt")]) == 0
     assert capsys.readouterr().out.startswith(f"{out}: mnist_cnn, 847 weights, 10 classes, ")
     model = registry.load(out)
-    assert model.apply == registry.LinenApply(SMALL, (0.5,), (2.0,))
+    assert model.apply == LinenApply(SMALL, (0.5,), (2.0,))
     assert model.classes == tuple("abcdefghij")
 
 

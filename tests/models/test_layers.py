@@ -71,6 +71,19 @@ def test_convolution(size, channels, kernel, strides, pads):
     assert_same(*both_convolutions(strides, pads), x, w)
 
 
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_one_gradient_of_a_convolution_is_traced_without_the_other(wanted):
+    ours, stock = both_convolutions((2, 1), ((1, 0), (2, 1)))
+    arguments = normal(0, (2, 7, 8, 3)), normal(1, (3, 3, 3, 5))
+
+    def slope(conv):
+        return jax.grad(lambda *a: jnp.sin(conv(*a)).sum(), wanted)
+
+    np.testing.assert_allclose(slope(ours)(*arguments), slope(stock)(*arguments), atol=1e-4)
+    both = jax.make_jaxpr(jax.grad(lambda *a: jnp.sin(ours(*a)).sum(), (0, 1)))(*arguments)
+    assert len(jax.make_jaxpr(slope(ours))(*arguments).eqns) < len(both.eqns) - 3
+
+
 def test_a_wide_kernel_is_turned_matrix_by_matrix(monkeypatch):
     monkeypatch.setattr(layers, "_WIDE", 1)
     x, w = normal(0, (2, 6, 7, 3)), normal(1, (3, 2, 3, 4))

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from rvis import taps
 from rvis.models import architectures, convert, own, registry
-from rvis.models.apply import normalised
+from rvis.models.apply import LinenApply, normalised
 from rvis.models.mnist import MnistCNN
 from rvis.models.resnet import ResNet
 from rvis.types import Model
@@ -90,7 +90,7 @@ def test_a_shipped_model_goes_before_an_architecture_of_its_name(shelf):
 
 def test_weights_go_before_a_shipped_model_of_the_name(shelf):
     write_folder(shelf / "mnist_cnn", small(3))
-    assert registry.load("mnist_cnn", weights="random").apply == registry.LinenApply(MnistCNN())
+    assert registry.load("mnist_cnn", weights="random").apply == LinenApply(MnistCNN())
 
 
 def test_the_first_shelf_that_stands_counts(shelf, tmp_path, monkeypatch):
@@ -294,6 +294,7 @@ BUILDS = {
     "architecture": ({"architecture": "vgg15"}, "architecture"),
     "field": ({"config": {"widht": (2, 3)}}, "config"),
     "value": ({"config": {"widths": 3}}, "config"),
+    "no width": ({"config": {"widths": (0, 4)}}, "config"),
     "size": ({"input_shape": (0, 28, 1)}, "input_shape"),
     "mean": ({"mean": (0.5, 0.5)}, "mean"),
     "mean no tuple": ({"mean": 0.5}, "mean"),
@@ -503,6 +504,39 @@ def test_linen_module_that_cannot_serve_is_refused(case):
     module, keywords, message = LINEN[case]
     with pytest.raises(ValueError, match=message):
         from_linen(module, **keywords)
+
+
+class Leaning(nn.Module):
+    """Calls a function that hashing it does not see."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(pooled(x))
+
+
+def pooled(x):
+    return x.mean((1, 2))
+
+
+def test_a_module_that_was_mended_is_taken(monkeypatch):
+    variables = init(Leaning())
+    with monkeypatch.context() as broken:
+        broken.setitem(globals(), "pooled", lambda x: x.mean((1, 2)) + jnp.ones(5))
+        with pytest.raises(ValueError, match=r"^module: with these weights"):
+            own.from_linen(Leaning(), variables, input_shape=(8, 8, 3))
+    assert own.from_linen(Leaning(), variables, input_shape=(8, 8, 3)).layers == ("Dense_0",)
+
+
+class Paired(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, tap=lambda name, x: x):
+        tap("pair", (x, x))
+        return nn.Dense(2)(x.mean((1, 2)))
+
+
+def test_a_layer_that_is_no_array_is_named():
+    with pytest.raises(ValueError, match=r"^module: .*layer 'pair': an array"):
+        from_linen(Paired())
 
 
 def test_linen_weights_of_another_module_are_refused():
