@@ -1,24 +1,28 @@
-"""Refusals before anything compiles: the argument, what was given, what would be right."""
+"""Refusals before anything compiles: the argument, what was given, what would be right.
+
+Each function raises TypeError for a value of another kind and ValueError for one out of range, with
+a message that begins with the caller's name for it, `argument`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+LARGEST = 2**31
+"""What counts and numbers of units stay below: they are int32 in a compiled program."""
+
 
 def choice(argument: str, given: Any, options: Iterable[str]) -> str:
-    """`given` if it is one of `options`.
-
-    Raises:
-      ValueError: naming the argument, what was given and the nearest options.
-    """
+    """`given` if it is one of `options`."""
     names = list(options)
-    if given in names:
+    if isinstance(given, str) and given in names:
         return given
     near = difflib.get_close_matches(str(given), names, n=5, cutoff=0.5)
     if not near:
@@ -32,6 +36,54 @@ def choice(argument: str, given: Any, options: Iterable[str]) -> str:
     raise ValueError(f"{argument}: unknown {given!r}; {hint}")
 
 
+def package(name: str, extra: str, what: str) -> Any:
+    """An optional package, imported now.
+
+    Args:
+      name: of the module.
+      extra: the extra of rvis that installs it.
+      what: what it is needed for.
+
+    Raises:
+      ImportError: naming the extra, where the package is not installed.
+
+    Example:
+      >>> from rvis import checks
+      >>> checks.package("no_such_package", "plot", "a plot")
+      Traceback (most recent call last):
+      ImportError: a plot needs no_such_package: pip install "rvis[plot]"
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        top = name.partition(".")[0]
+        raise ImportError(f'{what} needs {top}: pip install "rvis[{extra}]"') from error
+
+
+def array(argument: str, value: Any) -> Any:
+    """`value` as a NumPy array of numbers; a JAX array, traced or not, as it is."""
+    if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    try:
+        result = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{argument}: an array was expected, given {type(value).__name__} ({error})"
+        ) from error
+    if not (jnp.issubdtype(result.dtype, np.number) or result.dtype == bool):
+        raise TypeError(f"{argument}: an array of numbers was expected, given {value!r}")
+    return result
+
+
+def finite(argument: str, value: Any) -> None:
+    """Refuses NaN and infinity, on the host; a traced array has no values to look at.
+
+    XLA:CPU drops NaN in `min` and `max` of more than some thousand elements.
+    """
+    if not isinstance(value, jax.core.Tracer) and not np.isfinite(jax.device_get(value)).all():
+        raise ValueError(f"{argument}: finite numbers were expected, given NaN or infinity")
+
+
 def images(
     argument: str,
     value: Any,
@@ -42,72 +94,106 @@ def images(
     """A batch (n, H, W, C) of float32 images in [0, 1] from a batch or a single image.
 
     Args:
-      argument: the caller's name for it, to be named in errors.
+      argument: the caller's name for it.
       value: (n, H, W, C) or (H, W, C), floating point in [0, 1].
       channels: how many channels it must have, where that is known.
       shape: (H, W, C) it must have, where that is known.
-
-    Raises:
-      TypeError: for anything but a floating-point array (divide uint8 images by 255).
-      ValueError: for a wrong rank, size or channel count, NaN, or values outside [0, 1] (a traced
-        array has no values to look at).
     """
-    try:
-        array = value if isinstance(value, jax.Array) else np.asarray(value)
-    except ValueError as error:
-        raise TypeError(
-            f"{argument}: an array was expected, given {type(value).__name__}"
-        ) from error
-    if array.dtype == np.uint8:
+    batch = array(argument, value)
+    if batch.dtype == np.uint8:
         raise TypeError(f"{argument}: float32 in [0, 1] was expected, given uint8; divide by 255")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{argument}: float32 in [0, 1] was expected, given dtype {array.dtype}")
-    if array.ndim == 3:
-        array = array[None]
-    if array.ndim != 4 or 0 in array.shape:
-        raise ValueError(
-            f"{argument}: (n, H, W, C) or (H, W, C) was expected, given shape {np.shape(value)}"
-        )
-    if channels is not None and array.shape[-1] != channels:
-        raise ValueError(
-            f"{argument}: {channels} channels last were expected, given shape {np.shape(value)}"
-        )
-    if shape is not None and array.shape[1:] != tuple(shape):
-        raise ValueError(
-            f"{argument}: {tuple(shape)} an image was expected, given {array.shape[1:]}"
-        )
-    if isinstance(array, jax.core.Tracer):  # it has no values yet
-        return jnp.asarray(array, jnp.float32)
-    low, high = float(array.min()), float(array.max())
-    if np.isnan(low) or np.isnan(high):
-        raise ValueError(f"{argument}: values in [0, 1] were expected, given NaN")
-    if low < -1e-6 or high > 1 + 1e-6:
-        hint = "; divide by 255" if high > 2 and low >= 0 and high <= 255 else ""
-        raise ValueError(
-            f"{argument}: values in [0, 1] were expected, given [{low:.4g}, {high:.4g}]{hint}"
-        )
-    if isinstance(array, np.ndarray):  # `jnp.asarray` would compile a program for every shape
-        return jax.device_put(np.array(array, np.float32))
-    return jnp.asarray(array, jnp.float32)
+    if not jnp.issubdtype(batch.dtype, jnp.floating):
+        raise TypeError(f"{argument}: float32 in [0, 1] was expected, given dtype {batch.dtype}")
+    given = batch.shape
+    if batch.ndim not in (3, 4) or 0 in given:
+        raise ValueError(f"{argument}: (n, H, W, C) or (H, W, C) was expected, given shape {given}")
+    if channels is not None and given[-1] != channels:
+        raise ValueError(f"{argument}: {channels} channels last were expected, given shape {given}")
+    if shape is not None and given[-3:] != tuple(shape):
+        raise ValueError(f"{argument}: {tuple(shape)} an image was expected, given {given[-3:]}")
+    if not isinstance(batch, jax.core.Tracer):
+        # On the host: inside somebody's `jit` a comparison of JAX arrays would be traced.
+        held = jax.device_get(batch)
+        if not np.isfinite(held).all():
+            raise ValueError(f"{argument}: values in [0, 1] were expected, given NaN or infinity")
+        low, high = float(held.min()), float(held.max())
+        if low < -1e-6 or high > 1 + 1e-6:
+            hint = "; divide by 255" if high > 2 and low >= 0 and high <= 255 else ""
+            raise ValueError(
+                f"{argument}: values in [0, 1] were expected, given [{low:.4g}, {high:.4g}]{hint}"
+            )
+    if batch.ndim == 3:
+        batch = batch[None]
+    if isinstance(batch, np.ndarray):  # `jnp.asarray` would compile a program for every shape
+        return jax.device_put(np.array(batch, np.float32))
+    return jnp.asarray(batch, jnp.float32)
 
 
-def integers(argument: str, value: Any, *, low: int = 0, high: int, what: str = "") -> np.ndarray:
-    """`value` as int32, every entry of which lies in [low, high).
-
-    Raises:
-      TypeError: for anything but integers.
-      ValueError: for an entry out of range, naming it.
-    """
-    array = np.asarray(value)
-    if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
+def integers(
+    argument: str, value: Any, *, low: int = 0, high: int = LARGEST, what: str = ""
+) -> np.ndarray:
+    """`value` as int32, every entry of which lies in [low, high)."""
+    try:
+        numbers = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{argument}: integers were expected, given {value!r}") from error
+    huge = numbers.dtype == object and all(type(number) is int for number in numbers.flat)
+    if not huge and (numbers.dtype == bool or not np.issubdtype(numbers.dtype, np.integer)):
         raise TypeError(f"{argument}: integers were expected, given {value!r}")
-    wrong = array[(array < low) | (array >= high)]
+    high = min(high, LARGEST)
+    wrong = numbers[(numbers < low) | (numbers >= high)]
     if wrong.size:
         where = f" of {what}" if what else ""
         raise ValueError(
             f"{argument}: {low} to {high - 1}{where} were expected, given {int(wrong.flat[0])}"
         )
-    return array.astype(np.int32)
+    return numbers.astype(np.int32)
+
+
+def classes(argument: str, value: Any, names: Sequence[str], *, count: int) -> np.ndarray:
+    """Numbers of classes, int32, from a number, a name, or a list of either.
+
+    `names` are those of the `count` classes, perhaps none.
+
+    Example:
+      >>> from rvis import checks
+      >>> checks.classes("labels", ["bee", 0], ("ant", "bee"), count=2).tolist()
+      [1, 0]
+    """
+
+    def wrong() -> TypeError:
+        return TypeError(
+            f"{argument}: a class number or name, or a list of them, was expected, given {value!r}"
+        )
+
+    def number(entry: Any) -> Any:
+        if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, (str, int, np.integer)):
+            raise wrong()
+        if not isinstance(entry, str):
+            return entry
+        if not names:
+            raise ValueError(
+                f"{argument}: a class number was expected of a model whose classes have no names, "
+                f"given {entry!r}"
+            )
+        choice(argument, entry, names)
+        places = [i for i, name in enumerate(names) if name == entry]
+        if len(places) > 1:
+            raise ValueError(
+                f"{argument}: {entry!r} is ambiguous, the name of classes "
+                f"{' and '.join(map(str, places))}; give the number"
+            )
+        return places[0]
+
+    given = value
+    if not hasattr(value, "dtype") or value.dtype.kind in "UO":
+        held = np.asarray(value, object)
+        # A list of nothing is of integers too.
+        entries = [number(entry) for entry in held.ravel().tolist()]
+        given = np.asarray(entries or np.zeros(0, int)).reshape(held.shape)
+    elif not np.issubdtype(value.dtype, np.integer):
+        raise wrong()
+    return integers(argument, given, high=count, what="the logits")
 
 
 def number(
@@ -118,18 +204,15 @@ def number(
     high: float = np.inf,
     above: float | None = None,
 ) -> float:
-    """`value` as a finite float in [low, high] (and > `above`).
-
-    Raises:
-      TypeError: for anything that is no real number.
-      ValueError: out of range, or NaN.
-    """
-    if isinstance(value, (bool, str)) or value is None:
-        raise TypeError(f"{argument}: a number was expected, given {value!r}")
+    """`value` as a finite float in [low, high] (and > `above`)."""
     try:
+        if isinstance(value, (bool, np.bool_, str, bytes)) or value is None or np.ndim(value):
+            raise TypeError
         result = float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{argument}: a number was expected, given {value!r}") from error
+    except OverflowError:
+        result = np.inf
     if not low <= result <= high or (above is not None and not result > above):
         bound = f"above {above:g}" if above is not None else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{argument}: a number {bound} was expected, given {value!r}")
@@ -139,25 +222,48 @@ def number(
 
 
 def count(argument: str, value: Any, *, low: int = 1) -> int:
-    """`value` as an int of at least `low`.
-
-    Raises:
-      TypeError: for anything but an int.
-      ValueError: below `low`.
-    """
+    """`value` as an int of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{argument}: an int was expected, given {value!r}")
     if value < low:
         raise ValueError(f"{argument}: at least {low} was expected, given {value}")
+    if value >= LARGEST:
+        raise ValueError(f"{argument}: less than 2^31 was expected, given {value}")
     return int(value)
 
 
-def size(argument: str, value: Any) -> tuple[int, int]:
-    """`value` as (height, width) of at least one pixel; one number stands for a square.
+def text(argument: str, value: Any) -> str:
+    """`value`, if it is a str that can be written to a file."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: a str was expected, given {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument}: text was expected, given {value!r} ({error})") from error
+    return value
 
-    Raises:
-      TypeError, ValueError: naming the argument, for anything else.
-    """
+
+def flag(argument: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument}: True or False was expected, given {value!r}")
+    return value
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether all numbers of a pytree are finite, on the host: XLA on a CPU may lose a NaN."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+
+
+def function(argument: str, value: Any) -> Any:
+    """`value` if it is None or can be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{argument}: a function was expected, given {value!r}")
+    return value
+
+
+def size(argument: str, value: Any) -> tuple[int, int]:
+    """`value` as (height, width) of at least one pixel; one number stands for a square."""
     pair = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"{argument}: (height, width) or one number was expected, given {value!r}")

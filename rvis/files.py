@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import uuid
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 PathLike = str | os.PathLike[str]
 
 
 def as_path(argument: str, value: PathLike) -> pathlib.Path:
-    """`value` as a path.
-
-    Args:
-      argument: the caller's name for it, to be named in the error.
-      value: a str or anything path-like.
-
-    Raises:
-      TypeError: naming the argument, for anything else.
+    """`value` as a path; `argument` is the caller's name for it, to be named in errors.
 
     Example:
       >>> from rvis import files
@@ -29,9 +26,52 @@ def as_path(argument: str, value: PathLike) -> pathlib.Path:
       'card.json'
     """
     try:
-        return pathlib.Path(value)
+        path = pathlib.Path(value)
     except TypeError as error:
         raise TypeError(f"{argument}: a path was expected, given {value!r}") from error
+    if "\0" in str(path):
+        raise ValueError(f"{argument}: a path was expected, given {value!r}, which has a NUL")
+    return path
+
+
+SAFE, RATIO, MOST = 2**26, 200, 2**36
+"""Bytes that may always be unpacked; how often its own size a file may be; and what none may be."""
+
+
+def check_unpacked(where: object, packed: int, unpacked: int) -> None:
+    """Refuses what a header says would be unpacked of the file `where`, before it is.
+
+    Raises:
+      ValueError: naming `path`, for more than 64 MiB that are more than 200 times what is packed,
+        and for more than 64 GiB.
+
+    Example:
+      >>> from rvis import files
+      >>> files.check_unpacked("bomb.zip", 10_000, 10**12)
+      Traceback (most recent call last):
+      ValueError: path: bomb.zip would unpack to 1000000000000 bytes from 10000; ...
+    """
+    limit = min(max(SAFE, RATIO * packed), MOST)
+    if unpacked > limit:
+        raise ValueError(
+            f"path: {where} would unpack to {unpacked} bytes from {packed}; at most {limit} were "
+            f"expected ({RATIO} times as many, or {SAFE}, and never more than {MOST})"
+        )
+
+
+def check_arrays(where: object, stream: IO[bytes]) -> None:
+    """Refuses, as `check_unpacked`, an .npz whose entries, or shapes in headers, are too large."""
+    with zipfile.ZipFile(stream) as archive:
+        for entry in archive.infolist():
+            name = f"{entry.filename} in {where}"
+            check_unpacked(name, entry.compress_size, entry.file_size)
+            with archive.open(entry) as opened:
+                version, _ = np.lib.format.read_magic(opened)
+                read = getattr(np.lib.format, f"read_array_header_{min(version, 2)}_0")
+                shape, _, dtype = read(opened)
+                if math.prod(shape) * dtype.itemsize > entry.file_size:
+                    raise ValueError(f"path: {name} is smaller than its shape {shape} takes")
+    stream.seek(0)
 
 
 @contextlib.contextmanager
@@ -41,30 +81,20 @@ def atomic(path: PathLike) -> Iterator[pathlib.Path]:
     Whoever reads `path` finds the old file or the whole new one, never a part. If the block fails,
     `path` is as it was and nothing is left behind. Missing parent folders are made.
 
-    Args:
-      path: where the file shall be.
-
-    Yields:
-      A path in the same folder with the same suffix; the block must create a file there.
-
     Raises:
       TypeError: naming `path`, where it is none.
-      OSError: naming `path` and the reason: a full disk, no permission, a parent that is a file, a
-        folder at `path`, a block that wrote nothing. The `errno` is kept, and with it the subclass.
-        An OSError about some other file passes as it is.
+      OSError: naming `path` and the reason, such as a full disk; it keeps its `errno` and subclass.
+        One about some other file passes as it is.
 
     Example:
       >>> import pathlib, tempfile
       >>> from rvis import files
-      >>> folder = tempfile.TemporaryDirectory()
-      >>> target = pathlib.Path(folder.name) / "new" / "numbers.txt"
-      >>> with files.atomic(target) as beside:
-      ...     _ = beside.write_text("1 2 3")
-      ...     print(beside.suffix, target.exists())
-      .txt False
-      >>> target.read_text()
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     target = pathlib.Path(folder, "new", "numbers.txt")
+      ...     with files.atomic(target) as beside:
+      ...         _ = beside.write_text("1 2 3")
+      ...     target.read_text()
       '1 2 3'
-      >>> folder.cleanup()
     """
     target = as_path("path", path)
     beside = target.parent / f".{uuid.uuid4().hex}{target.suffix}"
@@ -90,11 +120,7 @@ def atomic(path: PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, whole or not at all.
-
-    Raises:
-      TypeError: naming `path` or `text`, for anything but a path and a str.
-      OSError: naming `path` and the reason, as in `atomic`.
+    """Writes `text` to `path` as UTF-8, whole or not at all; errors as `atomic`.
 
     Example:
       >>> import pathlib, tempfile
@@ -115,14 +141,12 @@ def write_json(path: PathLike, value: Any) -> None:
 
     Args:
       path: where the file shall be.
-      value: dicts, lists, tuples, strings, numbers, None, and arrays and scalars of NumPy and JAX,
-        which become nested lists and numbers. NaN and infinities are written as Python's `json`
-        writes and reads them.
+      value: what JSON can hold, with arrays and scalars of NumPy and JAX, which become lists and
+        numbers. NaN and infinities are written as Python's `json` does.
 
     Raises:
-      TypeError: naming `value`, for what JSON cannot hold, or `path`, for what is no path.
-      ValueError: naming `value`, where it holds itself.
-      OSError: naming `path` and the reason, as in `atomic`.
+      TypeError, ValueError: naming `value`, for what JSON cannot hold or what holds itself.
+      OSError: as `atomic`.
 
     Example:
       >>> import json, pathlib, tempfile

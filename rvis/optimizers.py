@@ -1,4 +1,7 @@
-"""Descriptions of optimizers: structure that hashes by value, with the learning rate as a leaf."""
+"""Optimizers of ascents: gradient maps that hash by value, with the learning rate as a leaf.
+
+Each function raises TypeError or ValueError, naming the argument, for a rate below 0 or NaN.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from rvis import checks
+from rvis import checks, struct
 from rvis.types import Array, ArrayLike, PyTree
 
 
-def _scaled(factor: Callable[[PyTree], Array]) -> optax.GradientTransformation:
+def _scaled(factor: Callable[..., Array], **options: Any) -> optax.GradientTransformation:
     """Multiplies each image's gradient by `factor(gradient)`, (n,) for a group of n images."""
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
-        factors = factor(updates)
+        factors = factor(updates, **options)
 
         def scale(leaf: Array) -> Array:
             return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
@@ -30,63 +32,53 @@ def _scaled(factor: Callable[[PyTree], Array]) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def _rows(updates: PyTree) -> list[Array]:
+    """(n, m) absolute entries of each leaf, a row an image."""
+    return [jnp.abs(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(updates)]
+
+
 def _squares(updates: PyTree) -> Array:
     leaves = jax.tree.leaves(updates)
     sums = [jnp.square(leaf).reshape(leaf.shape[0], -1).sum(1) for leaf in leaves]
     return jnp.stack(sums).sum(0)
 
 
-def _l2() -> optax.GradientTransformation:
-    """Divides by the L2 norm of each image: the steepest ascent under that norm."""
-
-    def factor(updates: PyTree) -> Array:
-        squares = _squares(updates)
-        # What a saturated network lets through, such as 1e-20, has no squares in float32.
-        sizes = [jnp.abs(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(updates)]
-        largest = jnp.stack([leaf.max(1) for leaf in sizes]).max(0)
-        unit = jnp.where(largest > 0, largest, 1)
-        scaled = jax.lax.rsqrt(_squares([leaf / unit[:, None] for leaf in sizes])) / unit
-        plain = (squares > 1e-30) & (squares < 1e30)
-        scaled = jnp.where(largest > 0, scaled, 0)
-        return jnp.where(plain, jax.lax.rsqrt(jnp.where(plain, squares, 1)), scaled)
-
-    return _scaled(factor)
+def _l2(updates: PyTree) -> Array:
+    """One over the L2 norm of each image: the steepest ascent under that norm."""
+    rows, squares = _rows(updates), _squares(updates)
+    # What a saturated network lets through, such as 1e-20, has no squares in float32.
+    largest = jnp.stack([leaf.max(1) for leaf in rows]).max(0)
+    unit = jnp.where(largest > 0, largest, 1)
+    scaled = jax.lax.rsqrt(_squares([leaf / unit[:, None] for leaf in rows])) / unit
+    plain = (squares > 1e-30) & (squares < 1e30)
+    scaled = jnp.where(largest > 0, scaled, 0)
+    return jnp.where(plain, jax.lax.rsqrt(jnp.where(plain, squares, 1)), scaled)
 
 
-def _mean_abs() -> optax.GradientTransformation:
-    """Divides by the mean absolute entry of each image."""
-
-    def factor(updates: PyTree) -> Array:
-        leaves = [jnp.abs(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(updates)]
-        size = sum(leaf.shape[1] for leaf in leaves)
-        mean = sum(leaf.sum(1) for leaf in leaves) / size
-        return jnp.where(mean > 0, 1 / jnp.where(mean > 0, mean, 1), 0)
-
-    return _scaled(factor)
+def _mean_abs(updates: PyTree) -> Array:
+    """One over the mean absolute entry of each image."""
+    rows = _rows(updates)
+    mean = sum(leaf.sum(1) for leaf in rows) / sum(leaf.shape[1] for leaf in rows)
+    return jnp.where(mean > 0, 1 / jnp.where(mean > 0, mean, 1), 0)
 
 
-def _gain(most: float) -> optax.GradientTransformation:
-    """Divides by the squared L2 norm of each image, multiplying by `most` at the most."""
-
-    def factor(updates: PyTree) -> Array:
-        squares = _squares(updates)
-        return jnp.minimum(1 / jnp.maximum(squares, 1e-37), most)
-
-    return _scaled(factor)
+def _gain(updates: PyTree, most: float) -> Array:
+    """One over the squared L2 norm of each image, and `most` at the most."""
+    return jnp.minimum(1 / jnp.maximum(_squares(updates), 1e-37), most)
 
 
 _FACTORIES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
     "nadam": partial(optax.scale_by_adam, nesterov=True),
     "momentum": optax.trace,
-    "l2": _l2,
-    "mean_abs": _mean_abs,
-    "gain": _gain,
+    "l2": partial(_scaled, _l2),
+    "mean_abs": partial(_scaled, _mean_abs),
+    "gain": partial(_scaled, _gain),
     "linf": optax.scale_by_sign,
 }
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Optimizer:
     """A chain of named gradient maps, then a step of `learning_rate` upwards.
 
@@ -96,9 +88,7 @@ class Optimizer:
     """
 
     learning_rate: Array
-    maps: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = flax.struct.field(
-        pytree_node=False, default=()
-    )
+    maps: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = struct.static(default=())
 
     def _chain(self) -> optax.GradientTransformation:
         maps = (_FACTORIES[name](**dict(options)) for name, options in self.maps)
@@ -115,14 +105,12 @@ class Optimizer:
         return moved, state
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Wrapped(Optimizer):
     """See `from_optax`."""
 
-    factory: Callable[..., optax.GradientTransformation] = flax.struct.field(
-        pytree_node=False, kw_only=True
-    )
-    options: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False, default=())
+    factory: Callable[..., optax.GradientTransformation] = struct.static(kw_only=True)
+    options: tuple[tuple[str, Any], ...] = struct.static(default=())
 
     def _chain(self) -> optax.GradientTransformation:
         return self.factory(self.learning_rate, **dict(self.options))
@@ -146,31 +134,30 @@ def _rate(learning_rate: ArrayLike) -> Array:
 
 
 def adam(learning_rate: ArrayLike = 0.05, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
-    """Adam (Kingma & Ba 2014), the optimizer of lucid's renders.
-
-    Raises:
-      ValueError: naming `learning_rate`, below zero or NaN.
+    """Adam (Kingma & Ba 2014), the optimizer of lucid's renders; 0 ≤ b1, b2 < 1.
 
     Example:
       >>> import rvis
       >>> hash(rvis.optimizers.adam(0.1).maps) == hash(rvis.optimizers.adam(0.2).maps)
       True
     """
-    return Optimizer(_rate(learning_rate), (("adam", (("b1", b1), ("b2", b2))),))
+    return Optimizer(_rate(learning_rate), (("adam", _decays(b1, b2)),))
+
+
+def _decays(b1: float, b2: float) -> tuple[tuple[str, float], ...]:
+    most = 1 - 2**-24
+    return tuple((n, checks.number(n, b, low=0, high=most)) for n, b in (("b1", b1), ("b2", b2)))
 
 
 def nadam(learning_rate: ArrayLike = 1.0, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
     """Adam with Nesterov's momentum (Dozat 2016); the optimizer of MACO.
-
-    Raises:
-      ValueError: naming `learning_rate`, below zero or NaN.
 
     Example:
       >>> import rvis
       >>> rvis.optimizers.nadam().learning_rate.item()
       1.0
     """
-    return Optimizer(_rate(learning_rate), (("nadam", (("b1", b1), ("b2", b2))),))
+    return Optimizer(_rate(learning_rate), (("nadam", _decays(b1, b2)),))
 
 
 def from_optax(
@@ -182,25 +169,18 @@ def from_optax(
 
     Args:
       factory: `factory(learning_rate, **options)` gives the transformation, such as `optax.lion`,
-        or a function of yours that returns an `optax.chain` or takes a schedule from the rate.
-        Compiled programs are shared by the function object, so define it once, at module level.
+        or a function of yours. Programs are shared by the function object: define it once.
       learning_rate: a leaf: sweeping it does not retrace.
       **options: of the factory; they must hash.
 
     Raises:
       TypeError: naming `factory`, if it makes no transformation of such arguments (an
-        `optax.adam(.1)` is one already, whose rate can no longer be traced), or an option that does
-        not hash.
-      ValueError: naming `learning_rate`, below zero or NaN.
+        `optax.adam(.1)` is one already), or an option that does not hash.
 
     Example:
       >>> import optax, rvis
-      >>> model = rvis.load("mnist_cnn")
-      >>> def clipped(learning_rate):
-      ...     return optax.chain(optax.clip_by_global_norm(1.0), optax.lion(learning_rate))
-      >>> lion = rvis.optimizers.from_optax(clipped, 0.01)
-      >>> rvis.visualize(model, rvis.objectives.logit(3), optimizer=lion, steps=4).scores.shape
-      (4,)
+      >>> rvis.optimizers.from_optax(optax.lion, 0.01, b1=0.95).options
+      (('b1', 0.95),)
     """
     rate = _rate(learning_rate)
     for name, value in options.items():
@@ -208,19 +188,19 @@ def from_optax(
             hash(value)
         except TypeError as error:
             raise TypeError(f"{name}: what hashes was expected, given {value!r}") from error
-    made = Wrapped(rate, factory=factory, options=tuple(sorted(options.items())))
+    wrapped = Wrapped(rate, factory=factory, options=tuple(sorted(options.items())))
     if not callable(factory) or isinstance(factory, optax.GradientTransformation):
         raise TypeError(
             "factory: a function from the learning rate to an optax transformation, such as "
             f"optax.lion, was expected, given {factory!r}"
         )
     try:
-        found = made._chain()
+        chain = wrapped._chain()
     except TypeError as error:
         raise TypeError(f"factory: {factory!r} refuses these arguments ({error})") from error
-    if not isinstance(found, optax.GradientTransformation):
-        raise TypeError(f"factory: an optax transformation was expected of it, given {found!r}")
-    return made
+    if not isinstance(chain, optax.GradientTransformation):
+        raise TypeError(f"factory: an optax transformation was expected of it, given {chain!r}")
+    return wrapped
 
 
 def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:
@@ -231,7 +211,8 @@ def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:
       >>> rvis.optimizers.sgd(1.0).maps
       ()
     """
-    maps = (("momentum", (("decay", momentum),)),) if momentum else ()
+    decay = checks.number("momentum", momentum, low=0, high=1)
+    maps = (("momentum", (("decay", decay),)),) if decay else ()
     return Optimizer(_rate(learning_rate), maps)
 
 
@@ -239,12 +220,9 @@ def gain(amount: ArrayLike = 2.0, *, most: float = 1e8) -> Optimizer:
     """Steps that would raise a linear objective by `amount`: amount·g/‖g‖₂², for each image.
 
     Args:
-      amount: by how much a step raises the objective to first order, above zero.
+      amount: by how much a step raises the objective to first order, at least 0.
       most: the largest factor 1/‖g‖₂² allowed, for objectives that are nearly flat; in units of the
         [0, 1] image.
-
-    Raises:
-      ValueError, TypeError: naming `learning_rate` or `most`.
 
     Example:
       >>> import rvis
@@ -263,9 +241,6 @@ def steepest(learning_rate: ArrayLike, *, norm: str = "l2") -> Optimizer:
     "mean_abs" gives g/mean|g|, whose average pixel moves by `learning_rate` (google/deepdream).
     Lengths are in units of the [0, 1] image, each image of a group by itself.
 
-    Raises:
-      ValueError: naming `norm`, for any other.
-
     Example:
       >>> import rvis
       >>> rvis.optimizers.steepest(0.5, norm="l2").maps
@@ -274,5 +249,5 @@ def steepest(learning_rate: ArrayLike, *, norm: str = "l2") -> Optimizer:
     Reference: Madry et al. 2017, eq. 2.3; Engstrom et al. 2019, MadryLab/robustness
       (`attack_steps`).
     """
-    checks.choice("norm", norm, ("l2", "linf", "mean_abs"))
-    return Optimizer(_rate(learning_rate), ((norm, ()),))
+    norms = ("l2", "linf", "mean_abs")
+    return Optimizer(_rate(learning_rate), ((checks.choice("norm", norm, norms), ()),))

@@ -1,16 +1,22 @@
-"""Constraints: where a position may be, how it gets back there, and where in there it may start."""
+"""Constraints: where a position may be, how it gets back there, and where in there it may start.
+
+Every ball has a `centre` (..., H, W, C) in [0, 1], over whose last three axes the norm is, and a
+`radius` of at least 0 in units of the [0, 1] image: one number, or one for each image of the
+leading axes (n,); inf leaves only the box. Python and NumPy numbers that are NaN, below 0 or in the
+wrong order raise a ValueError that names them; JAX arrays are taken as they are, so that a
+constraint crosses `jit` without waiting for its values.
+"""
 
 from __future__ import annotations
 
 import abc
-from functools import partial
 from typing import Any, Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rvis import struct
 from rvis.types import Array, ArrayLike, KeyLike, as_key
 
 
@@ -21,24 +27,13 @@ class Projection(Protocol):
         """A point of the set near `x`, for one image (H, W, C) or several (..., H, W, C)."""
 
 
-# jaxlib (0.10.2) compares the structures of two dataclasses by their fields and not by their class:
-# a `jit` that has seen one ball may run that ball's program for another. A static field tells them
-# apart.
-_told_apart = partial(flax.struct.field, pytree_node=False, repr=False, kw_only=True)
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class Box:
     """low ≤ x ≤ high for every pixel.
 
     Attributes:
       low: a number, or an array that broadcasts against the images.
       high: likewise, nowhere below `low`.
-
-    Raises:
-      ValueError: naming `low` or `high`, where they are Python or NumPy numbers and NaN or in the
-        wrong order. JAX arrays are taken as they are, so that a box crosses `jit` without waiting
-        for its values.
 
     Example:
       >>> import jax.numpy as jnp
@@ -49,7 +44,6 @@ class Box:
 
     low: ArrayLike = 0.0
     high: ArrayLike = 1.0
-    _kind: str = _told_apart(default="Box")
 
     def __post_init__(self) -> None:
         _refuse_nan("low", self.low)
@@ -60,12 +54,6 @@ class Box:
     def project(self, x: Array) -> Array:
         """The nearest point of the box, of the shape of `x`."""
         return jnp.clip(x, self.low, self.high)
-
-    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Uniform in the box, float32 of the given shape."""
-        low, high = jnp.asarray(self.low, jnp.float32), jnp.asarray(self.high, jnp.float32)
-        low, high = jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape)
-        return jax.random.uniform(as_key(key), shape, jnp.float32, low, high)
 
 
 class _Ball(abc.ABC):
@@ -80,14 +68,10 @@ class _Ball(abc.ABC):
             raise ValueError(f"radius: at least 0 was expected, given {self.radius}")
 
     def project(self, x: Array) -> Array:
-        """`x` put on the ball where it lies outside it, then into [0, 1].
+        """`x` (..., H, W, C) put on the ball where it lies outside it, then into [0, 1].
 
-        Args:
-          x: (H, W, C) or (..., H, W, C), which broadcasts against `centre`.
-
-        Returns:
-          float32 of the shape that `x`, `centre` and `radius` broadcast to, within
-          radius·(1 + 1e-6) of `centre` and in [0, 1]; `centre` itself, bit for bit, at radius 0.
+        The result, float32 of the shape that `x`, `centre` and `radius` broadcast to, lies within
+        radius·(1 + 1e-6) of `centre`; it is `centre` itself, bit for bit, at radius 0.
 
         Raises:
           ValueError: naming `centre` or `radius`, for too few or too many axes.
@@ -97,15 +81,7 @@ class _Ball(abc.ABC):
         return jnp.where(radius == 0, centre, jnp.clip(self._onto(x, centre, radius), 0, 1))
 
     def sample(self, key: KeyLike) -> Array:
-        """A uniform draw from the ball, put into [0, 1]; the radius must be finite.
-
-        Returns:
-          float32 of the shape that `centre` and `radius` broadcast to; each image has its own draw.
-
-        Raises:
-          TypeError: naming `key`, for anything but a typed key or an int seed.
-          ValueError: as `project` does.
-        """
+        """A uniform draw for each image, put into [0, 1]; the radius must be finite."""
         centre, radius = self._aligned(())
         return self.project(centre + radius * self._unit(as_key(key), centre.shape))
 
@@ -141,20 +117,11 @@ class _Ball(abc.ABC):
         """A uniform draw from the unit ball about 0 for each image of `shape`."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class LinfBall(_Ball):
     """|x − centre| ≤ radius for every pixel and channel, within [0, 1].
 
     `project` gives the nearest point of that set.
-
-    Attributes:
-      centre: (..., H, W, C) in [0, 1].
-      radius: at least 0, in units of the [0, 1] image; one number, or one for each image of the
-        leading axes (n,). inf leaves only the box.
-
-    Raises:
-      ValueError: naming `radius`, where it is a Python or NumPy number below 0 or NaN. JAX arrays
-        are taken as they are, so that a ball crosses `jit` without waiting for its values.
 
     Example:
       >>> import jax.numpy as jnp
@@ -166,7 +133,6 @@ class LinfBall(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
-    _kind: str = _told_apart(default="LinfBall")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         low = _nearer(centre - radius, centre, radius)
@@ -176,22 +142,12 @@ class LinfBall(_Ball):
         return jax.random.uniform(key, shape, jnp.float32, -1, 1)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class L2Ball(_Ball):
     """‖x − centre‖₂ ≤ radius for each image, within [0, 1].
 
-    `project` moves along the ray to the centre onto the ball, then clips. The clip keeps the ball:
-    centre is in the box, so it moves no coordinate away from the centre's. The result is in both
-    sets, though not always the nearest such point.
-
-    Attributes:
-      centre: (..., H, W, C) in [0, 1]; the norm is over the last three axes.
-      radius: at least 0, in units of the [0, 1] image; one number, or one for each image of the
-        leading axes (n,). inf leaves only the box.
-
-    Raises:
-      ValueError: naming `radius`, where it is a Python or NumPy number below 0 or NaN. JAX arrays
-        are taken as they are, so that a ball crosses `jit` without waiting for its values.
+    `project` moves along the ray to the centre onto the ball, then clips. The clip keeps the ball,
+    since the centre is in the box; the result is in both sets, though not always the nearest point.
 
     Example:
       >>> import jax.numpy as jnp
@@ -203,7 +159,6 @@ class L2Ball(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
-    _kind: str = _told_apart(default="L2Ball")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         delta = x - centre
@@ -214,22 +169,11 @@ class L2Ball(_Ball):
         return _uniform(key, shape, 2)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class L1Ball(_Ball):
     """Σ|x − centre| ≤ radius for each image, within [0, 1].
 
-    `project` gives the nearest point of the ball, by sorting, then clips. The clip keeps the ball:
-    centre is in the box, so it moves no coordinate away from the centre's. The result is in both
-    sets, though not always the nearest such point.
-
-    Attributes:
-      centre: (..., H, W, C) in [0, 1]; the norm is over the last three axes.
-      radius: at least 0, in units of the [0, 1] image; one number, or one for each image of the
-        leading axes (n,). inf leaves only the box.
-
-    Raises:
-      ValueError: naming `radius`, where it is a Python or NumPy number below 0 or NaN. JAX arrays
-        are taken as they are, so that a ball crosses `jit` without waiting for its values.
+    `project` gives the nearest point of the ball, by sorting, then clips as `L2Ball` does.
 
     Example:
       >>> import jax.numpy as jnp
@@ -244,7 +188,6 @@ class L1Ball(_Ball):
 
     centre: ArrayLike
     radius: ArrayLike
-    _kind: str = _told_apart(default="L1Ball")
 
     def _onto(self, x: Array, centre: Array, radius: Array) -> Array:
         delta = x - centre

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import files, plots
+from rvis import files
+from rvis.plotting import figures, grids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,48 +60,47 @@ class Result:
             for label, dead in zip(self._flat_labels(), self._flat_dead(), strict=True)
         ]
         if not self.snapshots:
-            return plots.grid(self._shown(self._opaque(self.images)), titles=titles)
+            shown = self._shown(self._opaque(self.images))
+            return grids.grid(shown, titles=titles, alpha=self.alpha is not None)
         stages = [self._shown(images) for images in self.snapshots.values()]
-        return plots.grid(
+        return grids.grid(
             np.stack(stages, 1),
             titles=[f"step {step}" for step in self.snapshots],
             row_titles=titles,
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Writes a PNG a picture, the grid, the scores and a JSON card into `folder`.
-
-        Raises:
-          OSError: naming the path, on a full disk or without permission.
+        """Writes a PNG of each picture, the arrays, a JSON card and the figure; see `write`.
 
         Example:
-          >>> import numpy as np, tempfile, pathlib
+          >>> import numpy as np, tempfile
           >>> from rvis.results import Result
           >>> result = Result(np.zeros((2, 8, 8, 3)), np.zeros((2, 1)), np.array(["a", "b"]))
           >>> with tempfile.TemporaryDirectory() as folder:
-          ...     sorted(path.name for path in result.save(folder).iterdir())
-          ['000_a.png', '001_b.png', 'grid.png', 'result.json', 'scores.npy']
+          ...     place = result.save(folder)
+          ...     print(*sorted(path.name for path in place.rglob("*.*")))
+          00000_a.png 00001_b.png arrays.npz card.json figure.png
         """
-        place = Path(folder)
-        names = []
-        for i, (image, label) in enumerate(
-            zip(self._opaque(self.images), self._flat_labels(), strict=True)
-        ):
-            tidy = "".join(c if c.isalnum() or c in "-_." else "-" for c in str(label))[:60]
-            names.append(f"{i:03d}_{tidy}.png")
-            plots.save(plots.to_pil(image), place / names[-1])
-        plots.save(self.show(), place / "grid.png")
-        with files.atomic(place / "scores.npy") as temporary, open(temporary, "wb") as stream:
-            np.save(stream, self.scores)
-        card = {
-            "images": names,
-            "labels": [str(label) for label in self._flat_labels()],
-            "dead": self._flat_dead().tolist(),
-            "final_scores": self.scores[..., -1].reshape(-1).tolist(),
-            "config": dict(self.config),
-        }
-        files.write_json(place / "result.json", card)
-        return place
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays |= {f"snapshot_{step}": images for step, images in self.snapshots.items()}
+        return write(
+            folder,
+            pictures=zip(self._flat_labels(), self._opaque(self.images), strict=True),
+            alpha=self.alpha is not None,
+            # Numbers only: an array of objects, such as titles, could be read by pickle alone.
+            arrays={
+                name: array
+                for name, array in arrays.items()
+                if isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
+            },
+            figure=self.show(),
+            card={
+                "labels": [str(label) for label in self._flat_labels()],
+                "dead": self._flat_dead(),
+                "final_scores": self.scores[..., -1].reshape(-1),
+                "config": dict(self.config),
+            },
+        )
 
     def _shown(self, images: np.ndarray) -> np.ndarray:
         """The pictures, with a cross in the place of those that mean nothing."""
@@ -125,9 +127,59 @@ class Result:
 
     def _flat_dead(self) -> np.ndarray:
         dead = self.dead
-        if dead.ndim < self.images.ndim - 3:
-            dead = dead[..., None] if dead.ndim else dead
+        if 0 < dead.ndim < self.images.ndim - 3:
+            dead = dead[..., None]
         return np.broadcast_to(dead, self.images.shape[:-3]).reshape(-1)
+
+
+def write(
+    folder: str | Path,
+    *,
+    card: Mapping[str, Any],
+    pictures: Iterable[tuple[object, np.ndarray]] = (),
+    alpha: bool = False,
+    arrays: Mapping[str, Any] | None = None,
+    figure: PIL.Image.Image | None = None,
+    plot: Callable[[], Any] | None = None,
+) -> Path:
+    """Writes what a result has into a folder, in the layout that all results share.
+
+    The pictures as they are go to `images/`, the numbers to `arrays.npz`, the card to `card.json`,
+    the figure to `figure.png`, and the plot to `plot.png` where matplotlib is installed.
+
+    Args:
+      folder: where to; made if it is not there.
+      card: what JSON can hold, as `rvis.files.write_json` takes it. The pictures' places are added.
+      pictures: (name, (H, W, C) in [0, 1]) of each, drawn as by `rvis.plotting.grids.to_pil`. The
+        file's name is the picture's number and its name, where special characters become "-".
+      alpha: whether the pictures' last channel is their opacity.
+      arrays: {name: array}.
+      figure: what `show()` gives.
+      plot: gives matplotlib axes; called only where matplotlib is installed.
+
+    Example:
+      >>> import tempfile, numpy as np
+      >>> from rvis import results
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     place = results.write(folder, card={}, pictures=[("a/b", np.ones((8, 8, 1)))])
+      ...     sorted(path.relative_to(place).as_posix() for path in place.rglob("*.*"))
+      ['card.json', 'images/00000_a-b.png']
+    """
+    place = Path(folder)
+    names = []
+    for i, (name, image) in enumerate(pictures):
+        tidy = "".join(c if c.isalnum() or c in "-_." else "-" for c in str(name))[:60]
+        names.append(f"images/{i:05d}_{tidy}.png")
+        grids.save(grids.to_pil(image, alpha=alpha), place / names[-1])
+    if arrays:
+        with files.atomic(place / "arrays.npz") as beside, open(beside, "wb") as stream:
+            np.savez(stream, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    if figure is not None:
+        grids.save(figure, place / "figure.png")
+    if plot is not None and figures.available():
+        figures.save(plot(), place / "plot.png")
+    files.write_json(place / "card.json", {**({"images": names} if names else {}), **card})
+    return place
 
 
 def describe(**arguments: Any) -> dict[str, Any]:
@@ -138,14 +190,22 @@ def describe(**arguments: Any) -> dict[str, Any]:
       >>> sorted(describe(steps=3))
       ['steps', 'versions']
     """
-    packages = ("rvis", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        **{name: _plain(value) for name, value in arguments.items()},
+        "versions": dict(_versions()),
+    }
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Reading them takes milliseconds."""
     versions = {"python": platform.python_version()}
-    for package in packages:
+    for package in ("rvis", "jax", "jaxlib", "flax", "optax", "numpy"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "unknown"
-    return {**{name: _plain(value) for name, value in arguments.items()}, "versions": versions}
+    return versions
 
 
 def _plain(value: Any) -> Any:
@@ -163,6 +223,8 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (tuple, list, range)):
         return [_plain(v) for v in value]
+    if inspect.isfunction(value):  # its `repr` is an address
+        return f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}

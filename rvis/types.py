@@ -7,13 +7,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import flax.errors
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
+from rvis import checks, struct
 
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
@@ -46,12 +44,11 @@ class Apply(Protocol):
         """Logits (n, classes) of `images` (n, H, W, C) in [0, 1]."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Model:
     """A vision network as a pytree: its weights are leaves, everything else is structure.
 
-    It passes through `jax.jit` as an argument, so weights are never baked into a program, and two
-    models of one architecture share their compiled programs.
+    It passes through `jax.jit` as an argument, so two models of one architecture share programs.
 
     Attributes:
       params: the weights, any pytree.
@@ -75,31 +72,41 @@ class Model:
     """
 
     params: PyTree
-    apply: Apply = flax.struct.field(pytree_node=False)
-    layers: tuple[str, ...] = flax.struct.field(pytree_node=False)
-    input_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
-    classes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-    name: str = flax.struct.field(pytree_node=False, default="model")
+    apply: Apply = struct.static()
+    layers: tuple[str, ...] = struct.static()
+    input_shape: tuple[int, int, int] = struct.static()
+    classes: tuple[str, ...] = struct.static(default=())
+    name: str = struct.static(default="model")
 
     def __call__(self, images: ArrayLike) -> Array:
-        """Logits (n, classes) of a batch of images.
-
-        Args:
-          images: (n, H, W, C) or (H, W, C), float32 in [0, 1], RGB or grey as the model takes it.
+        """Logits (n, classes) of images (n, H, W, C) or (H, W, C), floating point in [0, 1].
 
         Raises:
-          ValueError: naming `images`, when rank, channels or range are not those above.
-          TypeError: naming `images`, when they are not floating point.
+          TypeError, ValueError: naming `images`, for any others.
         """
         batch = checks.images("images", images, channels=self.input_shape[2])
         return _logits(self.unnamed(), batch)
 
     def unnamed(self) -> Model:
-        """The same model without its names, as compiled programs know it.
+        """The same model without its names, as compiled programs know it."""
+        return struct.replace(self, name="", classes=())
 
-        Models of one architecture then share them whatever they and their classes are called.
-        """
-        return self.replace(name="", classes=())  # type: ignore[attr-defined]
+
+def check_model(model: Any, argument: str = "model") -> Model:
+    """`model`, if it is one.
+
+    Raises:
+      TypeError: naming the argument and what makes a model of a network, for anything else.
+    """
+    if isinstance(model, Model):
+        return model
+    kind = type(model).__name__
+    given = f"str {model!r}" if isinstance(model, str) else kind
+    raise TypeError(
+        f"{argument}: a rvis.Model was expected, given {given}; rvis.load(NAME) has those that are "
+        "shipped, rvis.from_linen(module, variables, …) makes one of a Flax Linen module, "
+        "rvis.from_nnx(module, …) of an NNX one, and rvis.Model(params, apply, …) of a function"
+    )
 
 
 @jax.jit
@@ -123,52 +130,45 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
       cannot reach, such as dense ones of a network without global pooling, are left out.
 
     Raises:
-      ValueError: naming `size`, where it reaches none.
+      TypeError, ValueError: naming `model`, or `size` where it reaches none.
 
     Example:
       >>> import rvis
       >>> rvis.layer_shapes(rvis.load("mnist_cnn"), (40, 60, 1))["pool2"]
       (10, 15, 64)
     """
-    wanted = shape or model.input_shape
-    found, out, failed = _reached(model.apply, *flat_shapes(model.params), wanted)
-    if failed and not found:
+    check_model(model)
+    size = shape or model.input_shape
+    layers, out, failed = _reached(model.apply, *flat_shapes(model.params), size)
+    if failed and not layers:
         raise ValueError(
-            f"size: {model.name} cannot take an image of shape {wanted}; its own is "
+            f"size: {model.name} cannot take an image of shape {size}; its own is "
             f"{model.input_shape} ({failed})"
         )
-    return dict(found) if failed else {**dict(found), LOGITS: out[1:]}
+    return dict(layers) if failed else {**dict(layers), LOGITS: out[1:]}
 
 
 def flat_shapes(params: PyTree) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
     """The structure of a pytree and the shapes of its leaves, which hash."""
     leaves, structure = jax.tree.flatten(params)
-    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    arrays = (leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves)
+    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in arrays)
 
 
 Layers = tuple[tuple[str, tuple[int, ...]], ...]
 """Each layer's name and the shape of its activation for one image, in order."""
 
-FAILURES = (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError)
-"""What a network raises of an image that it cannot take."""
-
 
 def _trace(
-    apply: Apply,
-    structure: Any,
-    leaves: tuple,
-    shape: tuple[int, int, int],
-    found: list[tuple[str, tuple[int, ...]]],
+    apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int], layers: list
 ) -> tuple[int, ...]:
-    """The shape of what a model makes of one image; its layers are put into `found` on the way."""
+    """The shape of what a model makes of one image; its layers are put into `layers` on the way."""
 
     def tap(name: str, activation: Array) -> Array:
         if not hasattr(activation, "shape"):
             kind = type(activation).__name__
-            raise TypeError(
-                f"layer {name!r}: an array was expected as its activation, given {kind}"
-            )
-        found.append((name, activation.shape[1:]))
+            raise TypeError(f"layer {name!r}: an array was expected of it, given {kind}")
+        layers.append((name, activation.shape[1:]))
         return activation
 
     def forward(params: PyTree, images: Array) -> Array:
@@ -183,17 +183,10 @@ def _trace(
 def traced(
     apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
 ) -> tuple[Layers, tuple[int, ...]]:
-    """A network's layers, and the shape of what it makes of one image.
-
-    Only what succeeds is kept: a function that a module calls can be mended, and the module's hash
-    be the same.
-
-    Raises:
-      Mostly one of `FAILURES`.
-    """
-    found: list[tuple[str, tuple[int, ...]]] = []
-    out = _trace(apply, structure, leaves, shape, found)
-    return tuple(found), out
+    """A network's layers, and the shape of what it makes of one image; only success is kept."""
+    layers: list = []
+    out = _trace(apply, structure, leaves, shape, layers)
+    return tuple(layers), out
 
 
 @functools.lru_cache(maxsize=256)
@@ -201,23 +194,28 @@ def _reached(
     apply: Apply, structure: Any, leaves: tuple, shape: tuple[int, int, int]
 ) -> tuple[Layers, tuple[int, ...], str]:
     """As `traced`, and of a network that cannot take the image how far it comes, and why."""
+    layers: list = []
+    # A stranger's network can raise anything of an image that is too small for it. The layers
+    # before are there all the same.
     try:
-        return *traced(apply, structure, leaves, shape), ""
-    except FAILURES as error:
+        found, out = traced(apply, structure, leaves, shape)
+        reason = ""
+    except Exception as error:
         reason = str(error) or type(error).__name__
-    found: list[tuple[str, tuple[int, ...]]] = []
-    with contextlib.suppress(*FAILURES):
-        _trace(apply, structure, leaves, shape, found)
-    return tuple(found), (), reason
+        with contextlib.suppress(Exception):
+            _trace(apply, structure, leaves, shape, layers)
+        found, out = tuple(layers), ()
+    for i, (name, activation) in enumerate(found):
+        if 0 in activation:
+            return found[:i], (), f"layer {name!r} would have the shape {activation}"
+    return found, out, reason
 
 
 def as_key(key: KeyLike) -> Array:
-    """A typed PRNG key from a typed key or an int seed.
-
-    Raises:
-      TypeError: naming `key`, for anything else (old raw uint32 keys included).
-    """
+    """A typed PRNG key from a typed key or an int seed of at most 64 bits."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if not -(2**63) <= key < 2**63:
+            raise ValueError(f"key: a seed of at most 64 bits was expected, given {key}")
         return jax.random.key(int(key))
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.shape == ():
@@ -230,13 +228,5 @@ def as_key(key: KeyLike) -> Array:
 
 @jax.jit
 def fold_each(key: Array, numbers: Array) -> Array:
-    """(n,) keys from one: `fold_in(key, number)` for each of (n,) numbers, in one program.
-
-    Example:
-      >>> import jax, numpy as np
-      >>> from rvis.types import fold_each
-      >>> keys = fold_each(jax.random.key(0), np.arange(3))
-      >>> bool(keys[2] == jax.random.fold_in(jax.random.key(0), 2))
-      True
-    """
+    """(n,) keys from one: `fold_in(key, number)` for each of (n,) numbers, in one program."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attribution, metrics, objectives, plots
+from rvis import attribution, objectives
+from rvis.analysis import metrics
+from rvis.plotting import grids
 
 SHOWN = 8
 
@@ -41,7 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("data", type=Path)
     p.add_argument("--models", nargs=2, default=["cifar10_resnet", "cifar10_resnet_robust"])
     p.add_argument("--images", type=int, default=500, help="test images, evenly spread")
-    p.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     p.add_argument("--out", type=Path)
     a = p.parse_args(arguments)
     try:
@@ -66,15 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"| {a.images} images | cosine of image and gradient | rank correlation with edges |")
     print("|---|---|---|")
     for name, *values in zip(a.models, cosines, ranks, strict=True):
-        print(f"| {name} | {' | '.join(f'{metrics.mean(v, seed=a.seed):.3f}' for v in values)} |")
+        print(f"| {name} | {' | '.join(f'{metrics.mean(v):.3f}' for v in values)} |")
     apart = [second - first for first, second in (cosines, ranks)]
-    cells = [f"{metrics.mean(values, seed=a.seed):.3f}" for values in apart]
+    cells = [f"{metrics.mean(values):.3f}" for values in apart]
     print(f"| difference | {' | '.join(cells)} |")
     if a.out is not None:
         some = np.linspace(0, a.images - 1, min(SHOWN, a.images)).astype(int)
-        rows = [images[some]] + [plots.overlay(images[some], m[some], style="map") for m in maps]
+        rows = [images[some]] + [grids.overlay(images[some], m[some], style="map") for m in maps]
         rows = [np.broadcast_to(row, (*row.shape[:3], 3)) for row in rows]
-        plots.save(plots.grid(rows, row_titles=["image", *a.models]), a.out / "alignment.png")
+        grids.save(grids.grid(rows, row_titles=["image", *a.models]), a.out / "alignment.png")
         print(a.out / "alignment.png")
     lows = [float(cell.split("[")[1].split(",")[0]) for cell in cells]
     return int(min(lows) <= 0)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 import rvis
-from rvis import attribution, plots
+from rvis import attribution
+from rvis.plotting import grids
 
 METHODS = (
     "gradient",
@@ -68,7 +69,7 @@ def figure(
             model, images, classes, progress=not a.quiet, **options.get(method, {})
         )
         result.save(a.out / method)
-        columns.append(plots.overlay(images, result.heatmaps(), style=a.style))
+        columns.append(grids.overlay(images, result.heatmaps(), style=a.style))
         titles.append(TITLES.get(method, method.replace("_", " ")))
     rows = [
         [np.broadcast_to(column[i], (*column[i].shape[:2], 3)) for column in columns]
@@ -76,7 +77,7 @@ def figure(
     ]
     names = model.classes or tuple(f"class {i}" for i in range(classes.max() + 1))
     file = a.out / "attribution.png"
-    plots.save(plots.grid(rows, titles=titles, row_titles=[names[c] for c in classes]), file)
+    grids.save(grids.grid(rows, titles=titles, row_titles=[names[c] for c in classes]), file)
     return [file]
 
 

@@ -42,12 +42,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis import compilation, core, files, images, objectives, optimizers, projections, transforms
+from rvis import engine, files, images, objectives, optimizers, projections, transforms
+from rvis.ascent import Ascent, Problem
 from rvis.types import Array, Model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
-from scripts.benchmarks import machine
-from scripts.benchmarks.rows import ROWS, Row
+from scripts.bench import machine
+from scripts.bench.rows import ROWS, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "torch-lucent", "captum", "foolbox", "torchattacks")
@@ -57,7 +58,7 @@ class Side:
     """A worker process that makes a call whenever it is told to."""
 
     def __init__(self, row: Row, name: str, data: Path | None) -> None:
-        words = [sys.executable, "-m", "scripts.benchmarks.worker", row.name, name]
+        words = [sys.executable, "-m", "scripts.bench.worker", row.name, name]
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             words if data is None else [*words, str(data.resolve())],
@@ -225,7 +226,7 @@ def startup(rounds: int) -> int:
     return int(own > 1.2 * bare or cold > 10 or warm > 3)
 
 
-@compilation.jit
+@jax.jit
 def bare(model: Model, batch: Array, units: Array) -> Array:
     """The gradient of one channel's logit for each image, and nothing else."""
 
@@ -246,26 +247,26 @@ def step_ratio(name: str, size: int, batch: int, rounds: int, steps: int = 8) ->
     objective = objectives.logit(np.arange(batch))
     problems = {
         "plain step in the scan": (
-            core.Ascent(images.Pixel(shape), optimizers.steepest(0.5)),
-            core.Problem(objective, (), projections.Box()),
+            Ascent(images.Pixel(shape), optimizers.steepest(0.5)),
+            Problem(objective, (), projections.Box()),
         ),
         "default step in the scan": (
-            core.Ascent(
+            Ascent(
                 images.Fourier(shape),
                 optimizers.adam(),
                 views=transforms.lucid(size),
-                woken=16,
+                redirect_relu=16,
             ),
-            core.Problem(objective),
+            Problem(objective),
         ),
     }
     rows = {"bare forward and backward": lambda: bare(model, pictures, units)}
     for title, (ascent, problem) in problems.items():
         many = problem.broadcast(batch)
 
-        def climb(ascent: core.Ascent = ascent, many: core.Problem = many) -> Array:
-            state = core.init(ascent, keys)
-            _, info = core.run(ascent, keys, state, model, many, steps=steps)
+        def climb(ascent: Ascent = ascent, many: Problem = many) -> Array:
+            state = engine.init(ascent, keys)
+            _, info = engine.run(ascent, keys, state, model, many, steps=steps)
             return info.score
 
         rows[title] = climb

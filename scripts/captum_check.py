@@ -22,7 +22,7 @@ import numpy as np
 
 import rvis
 from rvis import attribution
-from rvis.models import convert
+from rvis.models.weights import convert
 
 LAYERS = {
     "cifar10_resnet": "layer4",

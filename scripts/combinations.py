@@ -27,11 +27,12 @@ import numpy as np
 from jax import lax
 
 import rvis
-from rvis import core, images, objectives, regularizers, transforms
+from rvis import engine, images, objectives, struct, transforms
+from rvis.ascent import Problem, energy
 from rvis.objectives import Objective
 from rvis.transforms import Transform
 from rvis.types import Array, Model
-from rvis.visualize import Options
+from rvis.visualization import Options
 
 MEMBERS = (1, 2)
 """Which of three objectives of a kind are drawn; two differ in nothing but numbers."""
@@ -70,10 +71,6 @@ def table(
         "caricature": lambda i: o.tensor_direction(layer, seen * i, cosine_power=1),
         "window": lambda i: o.tensor_direction(layer, tensors[i], position=(0, i)),
         "product": lambda i: o.channel(layer, units[i]) * o.neuron(layer, units[i] + 1),
-        "schedule": lambda i: o.scheduled(o.channel(layer, units[i]), {0: 1.0, 8: 1 + i / 100}),
-        "penalty": lambda i: (
-            o.channel(layer, units[i]) + o.penalty(layer, regularizers.l1(1e-6, about=i))
-        ),
         "weighted set": lambda i: o.channel(layer, units[i]) + 0.5 * o.neuron(layer, units[i] + 1),
         "interpolation": lambda i: o.interpolate(
             o.channel(layer, units[0]), o.channel(layer, units[i])
@@ -94,7 +91,7 @@ def table(
 
 def programs() -> int:
     """How many programs the runner has compiled so far."""
-    return core.run._cache_size()  # type: ignore[attr-defined]
+    return engine.programs.advance._cache_size()  # type: ignore[attr-defined]
 
 
 @partial(jax.jit, static_argnames=("spec", "views"))
@@ -102,20 +99,17 @@ def scores(
     model: Model,
     objective: Objective,
     pictures: Array,
-    step: Array,
     spec: images.Parameterization,
     views: tuple[Transform, ...],
 ) -> Array:
-    """The scores (n,) of n groups of pictures after so many steps, all seen in the same ways."""
+    """The scores (n,) of n groups of pictures, all seen in the same ways."""
     compose = getattr(spec, "composite", None)
     keys = jax.random.split(jax.random.key(1), 8 if views or compose else 1)
-    problem = core.Problem(objective.at_step(step))
+    problem = Problem(objective)
 
     def one(group: Array) -> Array:
         def seen(key: Array) -> Array:
-            _, score = core.energy(
-                group, key, model, problem, views=views, compose=compose, step=step
-            )
+            _, score = energy(group, key, model, problem, views=views, compose=compose)
             return score
 
         return lax.map(seen, keys).mean()
@@ -138,12 +132,12 @@ def rise(
     options: Options,
 ) -> float:
     """By how much the score of the last pictures exceeds that of the best of 16 starts."""
-    steps, facets = np.int32(options["steps"]), options["facets"]
+    facets = options["facets"]
     chosen: Options = {**options, "image": spec, "transforms": views}
     result = rvis.visualize(model, objective, **chosen)
     ends = np.stack([result.snapshots[0], result.images]).reshape(2, facets, *spec.shape)
     pictures = np.concatenate([ends, starts(spec, facets)])
-    before, after, *others = scores(model.unnamed(), objective, pictures, steps, spec, views)
+    before, after, *others = scores(model.unnamed(), objective, pictures, spec, views)
     return float(after - max(before, *others))
 
 
@@ -154,7 +148,7 @@ def loaded(name: str, size: int) -> tuple[Model, bool]:
     except ValueError:
         model = rvis.load(name, weights="random")
         shape = (size, size, model.input_shape[2])
-        return model.replace(input_shape=shape), True  # type: ignore[attr-defined]
+        return struct.replace(model, input_shape=shape), True
 
 
 class Row(NamedTuple):

@@ -18,7 +18,8 @@ from typing import Any
 
 import jax
 
-from rvis.models import architectures, convert, registry
+from rvis.models import architectures, registry
+from rvis.models.weights import convert
 
 
 def config(text: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Command:  python scripts/deconv.py DATA [--model MODEL] [--layers …] [--units 16] [--out FOLDER]
 Time:     half a minute a layer for a 32-pixel network and 2,000 images on two cores.
-Prints:   where the plates are. Each layer has a folder with `plates.png` (left the nine patches,
+Prints:   where the plates are. Each layer has a folder with `figure.png` (left the nine patches,
           right their reconstructions), the arrays and a card; `filters.png` are the first layer's
           filters; `neighbours.png` has some images beside the six most alike to the network.
 DATA is what `rvis.data.load` reads; MODEL a name of `rvis.list_models()` or a path that `rvis.load`
@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import deconv, neighbours, plots
+from rvis.analysis import deconv, neighbours
+from rvis.plotting import grids
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,18 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
         layers = a.layers or [name for name in model.layers if len(shapes[name]) == 3]
         for layer in layers:
             rvis.checks.choice("layers", layer, shapes)
-        plots.save(deconv.first_layer_filters(model).show(), out / "filters.png")
+        grids.save(deconv.first_layer_filters(model).show(), out / "filters.png")
         print(out / "filters.png")
         for layer in layers:
             units = np.arange(min(a.units, shapes[layer][-1]))
             found = deconv.plates(model, layer, units, images, a.top, progress=not a.quiet)
-            print(found.save(out / layer) / "plates.png", flush=True)
+            print(found.save(out / layer) / "figure.png", flush=True)
         last = [name for name in model.layers if len(shapes[name]) == 1][:1] or layers[-1:]
         own = np.linspace(0, len(images) - 1, a.queries).astype(int)
         near = neighbours.nearest(
             model, images.floats(own), images, last[0], exclude=own, progress=not a.quiet
         )
-        plots.save(near.show(), out / "neighbours.png")
+        grids.save(near.show(), out / "neighbours.png")
         print(out / "neighbours.png")
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import objectives, plots
+from rvis import objectives
+from rvis.plotting import grids
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"| {name} | {alike:.2f} | {spread:.2f} | {falls:.0%} | {kept:.0%} |", flush=True)
         if a.out is not None:
             pictures = [np.concatenate(pair) for pair in zip(*rows, strict=True)]
-            sheet = plots.grid(pictures, row_titles=[f"{a.layer}:{unit}" for unit in units])
-            plots.save(sheet, a.out / f"diversity_{name}.png")
+            sheet = grids.grid(pictures, row_titles=[f"{a.layer}:{unit}" for unit in units])
+            grids.save(sheet, a.out / f"diversity_{name}.png")
     return int(not good)
 
 

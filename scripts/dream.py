@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import films, plots
+from rvis.plotting import films, grids
 
 
 def picture(path: Path, side: int | None, channels: int) -> np.ndarray:
@@ -67,14 +67,16 @@ def main(arguments: list[str] | None = None) -> int:
         for layer in a.layer:
             name = "dream" if len(a.layer) == 1 else f"dream_{layer}"
             if a.frames:
-                frames = rvis.dream.zoom(model, photo, layer, frames=a.frames, **options).images
+                frames = rvis.visualization.zoom(
+                    model, photo, layer, frames=a.frames, **options
+                ).images
                 written.append(a.out / f"{name}.webp")
-                films.film([plots.to_pil(frame) for frame in frames], written[-1])
+                films.film([grids.to_pil(frame) for frame in frames], written[-1])
                 continue
             state = a.out / f"state_{layer}"
             result = rvis.deepdream(model, photo, layer, checkpoint=state, **options)
             written.append(a.out / f"{name}.png")
-            plots.save(plots.to_pil(np.asarray(result.images)), written[-1])
+            grids.save(grids.to_pil(np.asarray(result.images)), written[-1])
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis.train import Adversary
+from rvis.training import Adversary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         restarts = a.restarts or said["restarts"]
         sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
         robust = rvis.evaluate(model, sample, adversary=attack, restarts=restarts, key=a.seed)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     name = f"PGD-{steps} {attack.norm} {attack.eps:g}, {restarts} restart(s)"

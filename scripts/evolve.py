@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import charts, evolve, plots
+from rvis import evolve
+from rvis.plotting import figures
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--encoding", nargs="+", default=["direct", "cppn"])
     p.add_argument("--generations", type=int, default=200)
-    p.add_argument("--batch", type=int, default=200, help="children a generation")
+    p.add_argument("--batch-size", type=int, default=200, help="children a generation")
     p.add_argument("--classes", type=int, nargs="+", help="their numbers; all if absent")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -48,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
                 started = time.perf_counter()
                 found = evolve.map_elites(
                     model,
+                    a.classes,
                     encoding=encoding,
-                    classes=a.classes,
                     generations=a.generations,
-                    batch=a.batch,
+                    batch_size=a.batch_size,
                     key=a.seed,
                     checkpoint=place / "state",
                     progress=not a.quiet,
@@ -63,16 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{np.median(evolve.roughness(found.images)):.2f} | {seconds:.0f} |",
                     flush=True,
                 )
-                written.append(found.save(place) / "grid.png")
+                written.append(found.save(place) / "figure.png")
                 number = np.arange(1, a.generations + 1)
                 doubt = 1 - np.median(found.scores, 0)
                 # Single precision knows no probability closer to 1.
                 curves[f"{model.name}, {encoding}"] = number, np.maximum(doubt, 1e-7)
         written.append(a.out / "curves.png")
-        picture = charts.chart(
-            curves, xlabel="generation", ylabel="1 - median confidence", ylog=True
-        )
-        plots.save(picture, written[-1])
+        ax = figures.axes()
+        for name, (number, doubt) in curves.items():
+            ax.plot(number, doubt, label=name)
+        ax.set(yscale="log", xlabel="generation", ylabel="1 − median confidence")
+        ax.legend()
+        figures.save(ax, written[-1])
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

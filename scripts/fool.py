@@ -27,7 +27,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import rvis
-from rvis import attacks, metrics, plots, regularizers, transforms
+from rvis import attacks, regularizers, transforms
+from rvis.analysis import metrics
+from rvis.plotting import grids
 
 STILL = 0.9
 """The structural similarity to the start above which a picture counts as the same."""
@@ -87,7 +89,9 @@ def stories(model: rvis.Model, result: attacks.Fooling) -> list[str]:
     before = np.asarray(model(result.starts)).argmax(1)
     # The least of the channels, so that a patch of new colour counts.
     pairs = zip(np.moveaxis(result.starts, -1, 0), np.moveaxis(result.images, -1, 0), strict=True)
-    alike = np.min([metrics.structural_similarity(*pair) for pair in pairs], 0)
+    side = min(11, *result.images.shape[1:3])
+    window = side - (side % 2 == 0)
+    alike = np.min([metrics.structural_similarity(*pair, window=window) for pair in pairs], 0)
     told = []
     for i, (name, since) in enumerate(zip(result.labels, result.since, strict=True)):
         first = model.classes[before[i]] if model.classes else f"class {before[i]}"
@@ -120,7 +124,7 @@ def figure(result: attacks.Fooling, told: list[str], scale: int | None) -> Image
         titles += [f"{step}: {chances[step]:.1%}" for step in shown]
         titles.append(f"added x {0.5 / most:.3g}" if most else "nothing added")
     height, width = cells[0].shape[:2]
-    picture = plots.grid(
+    picture = grids.grid(
         cells,
         titles=titles,
         row_titles=[str(name) for name in result.labels],
@@ -181,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
             print("\n".join(told), flush=True)
             result.save(a.out / model.name)
             drawn.append(figure(result, told, a.scale))
-        plots.save(stacked(drawn), a.out / "fool.png")
+        grids.save(stacked(drawn), a.out / "fool.png")
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

@@ -15,8 +15,7 @@ Prints:   a row for each network and norm, as soon as it is there: the accuracy 
 DATA is what `rvis.data.load` reads: CIFAR-10, MNIST, or both; networks without images are left out.
 Both attack from the same uniform random starts in steps of 2.5·ε/steps and pay for compilation
 beforehand; their calls take turns, and a curve's time is the median of three. foolbox runs in
-batches of `--batch`. With few images the last lanes run half empty, which costs a curve most: below
-a few hundred its time says little.
+batches of `--batch`.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ import numpy as np
 
 import rvis
 from rvis import attacks
-from rvis.attacks.gradient import balls, plan_projected
-from rvis.attacks.pursuit import pursue
-from rvis.attacks.result import prepare
+from rvis.attacks.attack import balls, run_plan
+from rvis.attacks.gradient import plan_pgd
+from rvis.attacks.request import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 from scripts.captum_check import LAYERS, twin
@@ -63,7 +62,7 @@ def drawn(model: rvis.Model, images: np.ndarray, norm: str, eps: float) -> np.nd
     """A uniform random start for each image, (n, H, W, C)."""
     request = prepare(model, images, 0, norm=norm, eps=eps)
     sample = jax.vmap(lambda ball, key: ball.sample(key))
-    return np.asarray(sample(balls(request), request.keys))[:, 0]
+    return np.asarray(sample(balls(request), request.keys()))[:, 0]
 
 
 class Theirs:
@@ -109,8 +108,8 @@ def last(
 ) -> float:
     """The same of our PGD."""
     request = prepare(model, images, labels, norm=norm, eps=eps)
-    plan = plan_projected(request, steps=STEPS[norm], given=starts, drawn=False, keep="last")
-    return float(1 - pursue(plan, request, progress=False).fooled.mean())
+    plan = plan_pgd(request, steps=STEPS[norm], given=starts, drawn=False, keep="last")
+    return float(1 - run_plan(plan, request, progress=False).success.mean())
 
 
 def compare(

@@ -2,12 +2,14 @@
 
 Command:  python scripts/gallery.py --out FOLDER [--quick | --full] [--only NAME …]
 Time:     under ten minutes on two cores; --quick under two; --full an hour or more.
-Prints:   the page's place, and what failed. See `python -m rvis.gallery --help`: it is the same.
+Prints:   the page's place, and what failed. See `python -m gallery --help`: it is the same.
 """
 
 import sys
+from pathlib import Path
 
-from rvis.gallery.__main__ import main
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.gallery.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

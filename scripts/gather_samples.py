@@ -1,6 +1,6 @@
 """A few test images of a data set, small enough to be shipped, for the gallery and the examples.
 
-Command:  python scripts/gather_samples.py DATA --each 80 --out rvis/gallery/data/NAME.zip
+Command:  python scripts/gather_samples.py DATA --each 80 --out scripts/gallery/data/NAME.zip
 Time:     seconds.
 Prints:   how many images of how many classes, and the size of the archive.
 DATA is a zip of images SPLIT/CLASS/NAME.jpg, whose files are taken as they are, or what else
@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import rvis
-from rvis import files, plots
+from rvis import files
+from rvis.plotting import grids
 
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The date of every member, so that the same images make the same archive."""
@@ -38,7 +39,7 @@ def drawn(path: Path, split: str) -> Iterator[tuple[str, str, bytes]]:
     found = rvis.data.load(path, split)
     for i, label in enumerate(found.labels):
         stream = io.BytesIO()
-        plots.to_pil(found.floats([i])[0]).save(stream, format="PNG", optimize=True)
+        grids.to_pil(found.floats([i])[0]).save(stream, format="PNG", optimize=True)
         yield found.classes[label], f"{i:05d}.png", stream.getvalue()
 
 

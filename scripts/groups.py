@@ -2,7 +2,7 @@
 
 Command:  python scripts/groups.py IMAGE LAYER [--model MODEL] [--groups 6] [--out FOLDER]
 Time:     under a minute for a 32-pixel network on two cores; the icons take most of it.
-Prints:   the residual, the table of effects, and where the figure is. `groups.png` has the picture,
+Prints:   the residual, the table of effects, and where the figure is. `figure.png` has the picture,
           the groups in colour, and for each group its place, its icon and its effects.
 IMAGE is any picture, cropped to the model's shape and resized. MODEL is a name of
 `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs `--weights`); LAYER one
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import groups
+from rvis.concepts import groups
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [(f"group {j}", row) for j, row in enumerate(found.effects)]
     for name, row in (*rows, ("left out", found.rest)):
         print(f"| {name} | " + " | ".join(f"{value:+.2f}" for value in row) + " |")
-    print(out / "groups.png")
+    print(out / "figure.png")
     return 0
 
 

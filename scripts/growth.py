@@ -21,8 +21,8 @@ import time
 import numpy as np
 
 import rvis
-from rvis import core
-from rvis.visualize import Options
+from rvis import engine
+from rvis.visualization import Options
 
 
 def sweep(model: str, layer: str, units: int, steps: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def sweep(model: str, layer: str, units: int, steps: int) -> dict[str, float]:
         started = time.perf_counter()
         rvis.sweep(network, layer, range(units), out=f"{folder}/all", **options)
         seconds = time.perf_counter() - started
-    programs = core.run._cache_size()  # type: ignore[attr-defined]
+    programs = engine.run._cache_size()  # type: ignore[attr-defined]
     return {"seconds": seconds, "programs": programs, "memory": peak()}
 
 

@@ -6,7 +6,7 @@ Prints:   a table with a row for each layer: relative error of the code, the pap
           error, PSNR and SSIM to the original, how much samples differ among themselves (RMS of
           pixels, SSIM), the share nearer to its original than to any other image of the data; then
           whether PSNR falls and the spread grows with depth, and where the plates are:
-          `plate.png`, a plate for each image, `table.json`.
+          `figure.png` (the plate), `images/`, `arrays.npz` and `card.json`.
 MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs
 `--weights`). IMAGE is any picture; DATA what `rvis.data.load` reads, of which `--count` are taken
 evenly spread. Ctrl-C is safe: the same command goes on from there.
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis.invert import LayerInversions, invert_layers
+from rvis.inversion import LayerInversions, invert_layers
 
 _COLUMNS = ("error", "normalised_error", "psnr", "ssim", "spread", "spread_ssim", "nearer")
 _HEADS = ("code error", "normalised", "PSNR", "SSIM", "spread", "spread SSIM", "nearer")
@@ -59,7 +59,7 @@ def report(found: LayerInversions) -> None:
     for name, words in (("psnr", "PSNR"), ("spread", "the spread")):
         values = np.asarray([row[name] for row in rows])[None]
         if np.isfinite(values).all():
-            rank = rvis.metrics.spearman(depth, values).item()
+            rank = rvis.analysis.metrics.spearman(depth, values).item()
             print(f"rank correlation of {words} with depth: {rank:+.2f}")
 
 
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress=not a.quiet,
         )
         report(found)
-        print(found.save(out) / "plate.png")
+        print(found.save(out) / "figure.png")
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

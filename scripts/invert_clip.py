@@ -19,8 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rvis import clip, files, metrics, plots
-from rvis.clip import scenes
+from rvis import clip, files
+from rvis.analysis import metrics
+from rvis.plotting import grids
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.clip_scenes import scenes
 
 
 def held_out_sentences(count: int, seed: int) -> tuple[list[str], scenes.Facts]:
@@ -146,8 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
         lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
         table = "\n".join(lines) + "\n"
         files.write_text(a.out / "table.md", table)
-        sheet = plots.grid(np.stack(pictures, 1), titles=list(augmentations), row_titles=texts)
-        plots.save(sheet, a.out / "sheet.png")
+        sheet = grids.grid(np.stack(pictures, 1), titles=list(augmentations), row_titles=texts)
+        grids.save(sheet, a.out / "sheet.png")
         print(table + str(a.out / "sheet.png"))
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)

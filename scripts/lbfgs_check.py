@@ -5,7 +5,7 @@ Time:     two seconds an image on one core with `cifar10_resnet`.
 Prints:   how many images that the network gets right were each turned into another class, drawn at
           random, and the median of the distortion √(Σδ²/n) (Szegedy et al. 2013). The exit status
           is 1 unless all were. `pairs.png` shows the first, original beside attacked, with the
-          difference amplified; `attack.json` the figures of all.
+          difference amplified; `card.json` the figures of all.
 DATA is a data set that `rvis.data.load` reads, such as cifar10.zip; its test part is used. Ctrl-C
 is safe: the same command goes on from there.
 """
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attacks, plots
-from rvis.attacks.result import predict
+from rvis import attacks
+from rvis.attacks.request import predict
+from rvis.plotting import grids
 
 
 def chosen(model: rvis.Model, a: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("data", type=Path)
     p.add_argument("--model", default="cifar10_resnet")
     p.add_argument("--images", type=int, default=100)
-    p.add_argument("--rounds", type=int, default=12)
+    p.add_argument("--binary-search-steps", type=int, default=12)
     p.add_argument("--steps", type=int, default=25)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -62,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         result = attacks.lbfgs(
             model,
             images,
-            targets,
-            targeted=True,
-            rounds=a.rounds,
+            labels,
+            target=targets,
+            binary_search_steps=a.binary_search_steps,
             steps=a.steps,
             checkpoint=a.out / "state",
             progress=not a.quiet,
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"fooled {result.success.sum()} of {count}, each towards a class at random")
         print(f"median distortion {np.median(distortion):.4f}, largest {distortion.max():.4f}")
         result.save(a.out)
-        plots.save(result.show(min(8, count)), a.out / "pairs.png")
+        grids.save(result.show(min(8, count)), a.out / "pairs.png")
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

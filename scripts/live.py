@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import rvis
-from rvis import live
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.live import server
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     try:
         model = rvis.load(a.model, weights=a.weights)
-        with live.Window(model, layer=a.layer, port=a.port) as window:
+        with server.Window(model, layer=a.layer, port=a.port) as window:
             print(f"{window.address} (Ctrl-C ends it)", flush=True)
             window.serve_forever()
     except (ValueError, TypeError, OSError, ImportError) as error:

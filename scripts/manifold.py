@@ -21,8 +21,11 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attacks, charts, manifold, plots
+from rvis import attacks
+from rvis.analysis import manifold, representations
 from rvis.data import Dataset
+from rvis.plotting import figures
+from scripts.gallery.toy import toy
 
 SHIPPED = {
     (28, 28, 1): ("mnist_cnn", "mnist_cnn_robust"),
@@ -59,19 +62,17 @@ def layers(model: rvis.Model, test: Dataset, a: argparse.Namespace) -> list[str]
     eps = EPS.get(model.input_shape, 8 / 255) if a.eps is None else a.eps
     hit = attacks.bim(model, clean, labels, eps=eps, progress=not a.quiet).images
     shown = {"clean": clean, "noisy": noise_like(clean, hit, a.seed), "adversarial": hit}
-    whole = manifold.layer_dimensions(model, clean, k=a.k, progress=not a.quiet)
-    local = {
-        name: manifold.layer_local_dimensions(model, x, clean, k=a.k, progress=not a.quiet)
-        for name, x in shown.items()
-    }
     lines = [
         f"{model.name}: {len(rows)} images, k = {a.k}, Linf {eps:.3g}",
         "",
         f"| layer | dimension | {' | '.join(f'local, {name}' for name in shown)} |",
         "|---|---|---|---|---|",
     ]
-    for layer, found in whole.items():
-        cells = [f"{np.nanmedian(values[layer]):.1f}" for values in local.values()]
+    for layer in model.layers:
+        codes = {name: representations.encode(model, x, layer) for name, x in shown.items()}
+        found = manifold.intrinsic_dimension(codes["clean"], k=a.k)
+        local = [manifold.local_dimension(x, codes["clean"], k=a.k) for x in codes.values()]
+        cells = [f"{np.nanmedian(values):.1f}" for values in local]
         lines.append(f"| {layer} | {found.value:.1f} ± {found.error:.1f} | {' | '.join(cells)} |")
     return lines
 
@@ -110,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "manifold"))
     a = p.parse_args(arguments)
     try:
-        plots.save(manifold.toy(key=a.seed).show(), a.out / "toy.png")
+        figures.save(toy(key=a.seed).plot(), a.out / "toy.png")
         sets = [rvis.data.load(path, "train") for path in a.data]
         names = a.model or SHIPPED.get(sets[0].images.shape[1:], ())
         models = [rvis.load(name) for name in names]
@@ -124,16 +125,18 @@ def main(arguments: list[str] | None = None) -> int:
             for model in models:
                 print("", *layers(model, test, a), sep="\n", flush=True)
             lines = away(models, sets[0], test, a)
-            picture = charts.chart(
-                lines, lines, xlabel="Linf of the change", ylabel="distance from the tangent"
-            )
-            plots.save(picture, a.out / "distance.png")
+            ax = figures.axes()
+            for name, (sizes, distances) in lines.items():
+                ax.plot(sizes, distances, "o-", ms=4, label=name)
+            ax.set(xlabel="size of the change (L∞)", ylabel="distance from the data's tangent (L2)")
+            ax.legend()
+            figures.save(ax, a.out / "distance.png")
             some = test.floats(np.linspace(0, len(test) - 1, min(50, len(test))).astype(int))
             eps = EPS.get(models[0].input_shape, 8 / 255)
             for model in models:
                 top = np.asarray(model(some)).argmax(1).astype(np.int32)
                 shift = manifold.linear_shift(model, some, top, eps, key=a.seed)
-                plots.save(shift.show(), a.out / f"linear_{model.name}.png")
+                figures.save(shift.plot(), a.out / f"linear_{model.name}.png")
                 written.append(a.out / f"linear_{model.name}.png")
             written.append(a.out / "distance.png")
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 
 import rvis
-from rvis import codes, files, metrics, objectives, optimizers, plots
-from rvis.match import Matching, interpolate, match
+from rvis import files, objectives, optimizers
+from rvis.analysis import metrics, representations
+from rvis.inversion import Matching, interpolate, match
+from rvis.plotting import grids
 
 _SHOWN = 8
 _UNIT_STEP = 0.5
@@ -47,8 +49,8 @@ def measured(
 ) -> dict[str, np.ndarray]:
     """What the table says of each pair, whose classes are `labels`."""
     to_source, to_target = found.to_source(), found.to_target()
-    apart = codes.distances(found.sources, found.targets)
-    unlike = codes.ssim(found.sources, found.targets)
+    apart = representations.distances(found.sources, found.targets)
+    unlike = representations.ssim(found.sources, found.targets)
     stays = (to_source["l2"] < to_target["l2"]) & (to_source["ssim"] > to_target["ssim"])
     seen = {}
     if judge is not None:
@@ -87,7 +89,7 @@ def units(model: rvis.Model, layer: str, photo: np.ndarray, a: argparse.Namespac
         )
         rows.append(drawn.images)
     titles = [f"{layer}:{unit}" for unit in chosen]
-    return plots.grid(rows, titles=titles, row_titles=["from noise", "added"])
+    return grids.grid(rows, titles=titles, row_titles=["from noise", "added"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,17 +142,17 @@ def main(arguments: list[str] | None = None) -> int:
             table[model.name] = measured(found, labels, judge)
             print(f"{model.name}, {found.layer}, {len(first)} pairs")
             for name, values in table[model.name].items():
-                print(f"  {name:<28} {metrics.mean(values, seed=a.seed):.3f}")
+                print(f"  {name:<28} {metrics.mean(values):.3f}")
             shown = np.stack([first, found.images, second], 1)[:_SHOWN]
             titles = ["x1", "x'", "x2"]
-            plots.save(plots.grid(shown, titles=titles), a.out / f"{model.name}_pairs.png")
+            grids.save(grids.grid(shown, titles=titles), a.out / f"{model.name}_pairs.png")
             if a.frames:
                 path = interpolate(
                     model, first[:_SHOWN], second[:_SHOWN], a.layer, frames=a.frames, **options
                 )
-                plots.save(path.show(), a.out / f"{model.name}_path.png")
+                grids.save(path.show(), a.out / f"{model.name}_path.png")
             if a.unit_steps:
-                plots.save(
+                grids.save(
                     units(model, found.layer, first[0], a), a.out / f"{model.name}_units.png"
                 )
         if len(models) == 2:
@@ -158,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{models[1].name} less {models[0].name}, pair by pair")
             for name in one:
                 gap = np.asarray(other[name], np.float64) - np.asarray(one[name], np.float64)
-                print(f"  {name:<28} {metrics.mean(gap, seed=a.seed):+.3f}")
+                print(f"  {name:<28} {metrics.mean(gap):+.3f}")
         files.write_json(
             a.out / "match.json",
             {"pairs": table, "arguments": {k: str(v) for k, v in vars(a).items()}},

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import NMF
 
-from rvis import groups
+from rvis.concepts import groups
 
 
 def theirs(matrix: np.ndarray, start: tuple[np.ndarray, np.ndarray], **options: float) -> float:

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import objectives, optimizers, plots
+from rvis import objectives, optimizers
+from rvis.plotting import grids
 
 RATES = {"pixel": 0.05, "fourier": 0.05, "pyramid": 0.05, "cppn": 0.005, "maco": 0.3}
 """The learning rate of Adam for each parameterization."""
@@ -81,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
             sheet.append(result.images)
         if a.out is not None:
             titles = [str(title) for title in objective.titles(model.classes)]
-            grid = plots.grid(np.stack(sheet), titles=titles, row_titles=a.images)
-            plots.save(grid, a.out / f"{model.name}_{layer}.png")
+            grid = grids.grid(np.stack(sheet), titles=titles, row_titles=a.images)
+            grids.save(grid, a.out / f"{model.name}_{layer}.png")
     rows["real images"] = ["", "", f"{fine(real).mean():.1%}"] * len(places)
     heads = [f"{m.name} {layer}: percentile | activation | fine" for m, layer in places]
     print("| | " + " | ".join(heads) + " |")

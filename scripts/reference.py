@@ -12,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rvis import reference
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.docs import reference
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,9 +3,9 @@
 Command:  python scripts/robustness.py MODEL DATA [--beside MODEL …] --out FOLDER
 Time:     about five minutes on two cores for a network, 500 images of CIFAR-10 and all three norms.
 Prints:   a table for each norm and network: ε, the accuracy under attack, and its 95 % interval.
-          FOLDER/NORM.png shows all networks; FOLDER/MODEL holds NORM.png, NORM.csv and NORM.json of
-          each. After Ctrl-C the same command goes on in the curve that it was drawing, and draws
-          those before it anew; --norms leaves them out.
+          FOLDER/NORM.png shows all networks; FOLDER/MODEL/NORM holds the plot, the arrays and the
+          card of each. After Ctrl-C the same command goes on in the curve that it was drawing, and
+          draws those before it anew; --norms leaves them out.
 DATA is what `rvis.data.load` reads; MODEL a name of `rvis.list_models()` or a path that `rvis.load`
 reads.
 """
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attacks, plots
+from rvis import attacks
 from rvis.data import Dataset
+from rvis.plotting import figures
 
 GREY = {
     "linf": (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4),
@@ -59,10 +60,11 @@ def measured(
         checkpoint=a.out / model.name / f"{norm}.part",
         progress=not a.quiet,
     )
-    curve.save(a.out / model.name, norm)
+    curve.save(a.out / model.name / norm)
     print(f"{model.name}, {a.attack}, {norm}: clean {curve.clean:.1%} of {len(test)} images")
-    for eps, accuracy, margin in zip(curve.epsilons, curve.accuracies, curve.margins, strict=True):
-        print(f"  eps {eps:8.4f}   {accuracy:6.1%} ± {margin:.1%}")
+    columns = (curve.epsilons, curve.accuracies, curve.low, curve.high)
+    for eps, accuracy, low, high in zip(*columns, strict=True):
+        print(f"  eps {eps:8.4f}   {accuracy:6.1%}   {low:.1%} to {high:.1%}")
     return curve
 
 
@@ -92,9 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
         test = test.take(np.linspace(0, len(test) - 1, count).astype(int))
         for norm in a.norms:
             curves = [measured(model, test, norm, a) for model in models]
-            plots.save(curves[0].show(*curves[1:]), a.out / f"{norm}.png")
+            ax = figures.axes()
+            for curve in curves:
+                curve.plot(ax)
+            figures.save(ax, a.out / f"{norm}.png")
             print(a.out / f"{norm}.png", flush=True)
-    except (ValueError, TypeError, KeyError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -20,21 +20,24 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attribution, metrics, plots
+from rvis import attribution
+from rvis.analysis import metrics
+from rvis.plotting import grids
 
 METHODS = ("gradient", "grad_cam", "guided_backprop")
 
 
 def table(method: str, found: metrics.SanityCheck) -> str:
-    """One method's rows."""
-    lines = [f"| {method}: noise down to | Spearman | Spearman, absolute | SSIM |"]
-    lines.append("|---|---|---|---|")
+    """One method's rows; maps that are zero everywhere are counted apart."""
+    lines = [f"| {method}: noise down to | Spearman | Spearman, absolute | SSIM | zero maps |"]
+    lines.append("|---|---|---|---|---|")
     for i, name in enumerate(found.modules):
+        full = ~found.blank[i]
         cells = [
-            f"{values[i].mean():.2f} ± {values[i].std() / np.sqrt(values.shape[1]):.2f}"
-            for values in (found.signed, found.absolute, found.similarity)
+            f"{values.mean():.2f} ± {values.std() / np.sqrt(len(values)):.2f}" if full.any() else ""
+            for values in (m[i][full] for m in (found.signed, found.absolute, found.similarity))
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {found.blank[i].sum()} |")
     return "\n".join(lines)
 
 
@@ -62,14 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
             found = metrics.sanity_check(model, explain, images, classes, key=a.seed)
             print(table(method, found), end="\n\n", flush=True)
             if method in ("gradient", "grad_cam"):
-                good &= bool(found.absolute[-1].mean() < 0.5)
+                good &= not np.nanmean(found.absolute[-1]) > 0.5
             copies = np.repeat(images[:1], len(found.maps), 0)
-            rows.append([images[0], *plots.overlay(copies, found.maps[:, 0], style="map")])
+            rows.append([images[0], *grids.overlay(copies, found.maps[:, 0], style="map")])
         if a.out is not None:
             rows = [[np.broadcast_to(x, (*x.shape[:2], 3)) for x in row] for row in rows]
             titles = ["image", "trained", *found.modules]
-            sheet = plots.grid(rows, titles=titles, row_titles=a.methods)
-            plots.save(sheet, a.out / "sanity.png")
+            sheet = grids.grid(rows, titles=titles, row_titles=a.methods)
+            grids.save(sheet, a.out / "sanity.png")
             print(a.out / "sanity.png")
     except (ValueError, TypeError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)

@@ -4,7 +4,7 @@ Command:  python scripts/scaling.py [size batch units steps permutations devices
 Time:     eight minutes on two cores.
 Prints:   a table for each: seconds, after a call that compiled, and seconds for each unit of what
           grows; below it, how many times as much a unit costs at the end as where it cost least,
-          which is more than 1 where cost grows faster than what it is for. Writes a chart of each
+          which is more than 1 where cost grows faster than what it is for. Writes a plot of each
           (`size.png` …, both axes logarithmic), all of them on one sheet, and `scaling.json`.
 Devices are simulated on the cores there are, so that more of them show what dealing out costs, and
 gain nothing. All is of `cifar10_resnet`.
@@ -21,15 +21,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 
 import rvis
-from rvis import attribution, charts, files, objectives, plots
-from rvis.visualize import Options
+from rvis import attribution, files, objectives
+from rvis.plotting import figures
+from rvis.visualization import Options
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MODEL = "cifar10_resnet"
 
@@ -56,11 +58,13 @@ def explain(images: int) -> object:
     return attribution.gradient(rvis.load(MODEL), pictures, 0, progress=False)
 
 
-def share_out(walks: int) -> object:
+def share_out(permutations: int) -> object:
     """Shapley values of the patches of 8×8 pixels by so many permutations."""
     picture = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
     model = rvis.load(MODEL)
-    return attribution.shapley_sampling(model, picture, 0, players=8, walks=walks, progress=False)
+    return attribution.shapley_sampling(
+        model, picture, 0, players=8, permutations=permutations, progress=False
+    )
 
 
 AXES = {
@@ -116,21 +120,18 @@ def report(name: str, found: Sequence[float]) -> None:
     print(f"\nat the end {costs[-1] / min(costs):.2f} times the least", flush=True)
 
 
-def drawn(name: str, found: Sequence[float]) -> PIL.Image.Image:
-    """The chart of one axis, beside growth in proportion from where a unit costs least."""
+def plot(name: str, found: Sequence[float], ax: Axes | None = None) -> Axes:
+    """The plot of one axis, beside growth in proportion from where a unit costs least."""
     axis = AXES[name]
     x = np.asarray(axis.values, float)
     units = np.asarray([axis.units(v) for v in axis.values])
     least = min(np.asarray(found) / units)
-    return charts.chart(
-        {"measured": (x, np.asarray(found)), "in proportion": (x, least * units)},
-        points={"measured": (x, np.asarray(found))},
-        xlabel=name,
-        ylabel="seconds",
-        xlog=True,
-        ylog=True,
-        colours={"measured": "#1f77b4", "in proportion": "#bbbbbb"},
-    )
+    ax = figures.axes(ax)
+    ax.plot(x, least * units, color="0.7", label="in proportion")
+    ax.plot(x, found, "o-", ms=4, color="C0", label="measured")
+    ax.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
+    ax.legend()
+    return ax
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,23 +148,24 @@ def main(arguments: list[str] | None = None) -> int:
         if a.child:
             print(json.dumps([seconds(a.what[0], value, a.rounds) for value in a.child]))
             return 0
-        table, pictures = {}, []
+        table = {}
         for name in a.what:
             found = measured(name, a.rounds)
             report(name, found)
             table[name] = {"values": AXES[name].values, "seconds": found}
-            pictures.append(drawn(name, found))
-            plots.save(pictures[-1], a.out / f"{name}.png")
-        size = (max(one.width for one in pictures), max(one.height for one in pictures))
-        cells = [np.asarray(PIL.ImageOps.pad(one, size, color="white")) / 255 for one in pictures]
-        sheet = plots.grid(np.stack(cells), columns=3, scale=1)
-        plots.save(sheet, a.out / "sheet.png")
+            figures.save(plot(name, found), a.out / f"{name}.png")
+        columns = min(3, len(table))
+        rows = -(-len(table) // columns)
+        sheet = figures.figure(size=(5 * columns, 3.5 * rows))
+        for i, (name, told) in enumerate(table.items(), 1):
+            plot(name, told["seconds"], sheet.add_subplot(rows, columns, i))
+        figures.save(sheet.axes[0], a.out / "sheet.png")
         files.write_json(a.out / "scaling.json", table)
         print(f"\n{a.out}")
     except subprocess.CalledProcessError as error:
         print(f"{p.prog}: {error.stderr.splitlines()[-1]}", file=sys.stderr)
         return 2
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

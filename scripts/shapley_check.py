@@ -1,13 +1,14 @@
 """Shapley sampling beside captum's: the same values to the same standard error, in what time?
 
-Command:  python scripts/shapley_check.py DATA [--model cifar10_resnet] [--walks 25] [--rounds 5]
-          (with the `bench` extra; `taskset -c 0` for one core)
+Command:  python scripts/shapley_check.py DATA [--model cifar10_resnet] [--permutations 25]
+          [--rounds 5] (with the `bench` extra; `taskset -c 0` for one core)
 Time:     about 5 minutes on one core.
-Prints:   a table. captum's ShapleyValueSampling walks `--walks` times over the 8×8 patches of one
+Prints:   a table. captum's ShapleyValueSampling draws `--permutations` of the 8×8 patches of one
           CIFAR-10 image, on a PyTorch twin with our own parameters, at several sizes of its batch;
-          rvis walks until its standard error is no larger. The calls take turns, so that a drift of
-          the machine meets all of them; medians. Below it the largest difference of the two
-          libraries' values in joint standard errors.
+          rvis draws permutations until its standard error is no larger. The calls take turns, so
+          that a drift of the machine meets all of them; medians. Below it the largest difference of
+          the two libraries' values in joint standard errors, and how often rvis's 95 % intervals
+          hold the values of a game in which each of 64 players seldom matters.
 DATA is what `rvis.data.load` reads. Exit status 1 where the twins or the values disagree.
 """
 
@@ -22,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from captum.attr import ShapleyValueSampling
@@ -98,11 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("data", type=Path)
     p.add_argument("--model", default="cifar10_resnet")
     p.add_argument("--image", type=int, default=3, help="its number in the test set")
-    p.add_argument("--walks", type=int, default=25, help="of captum; 25 is its default")
+    p.add_argument("--permutations", type=int, default=25, help="of captum; 25 is its default")
     p.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16, 32, 64])
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument(
-        "--single", type=int, default=100, help="walks that captum's error is taken from"
+        "--single", type=int, default=100, help="permutations that captum's error is taken from"
     )
     a = p.parse_args(arguments)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -126,33 +129,40 @@ def main(arguments: list[str] | None = None) -> int:
     absent = torch.tensor(image.mean((0, 1))).reshape(1, 3, 1, 1).expand(1, 3, *image.shape[:2])
     captum = ShapleyValueSampling(twin)
 
-    def walk(walks: int, batch: int) -> np.ndarray:
+    def captums(drawn: int, batch: int) -> np.ndarray:
         return patches(
             captum.attribute(
                 theirs,
                 baselines=absent,
                 target=label,
                 feature_mask=mask,
-                n_samples=walks,
+                n_samples=drawn,
                 perturbations_per_eval=batch,
             )
         )
 
-    def ours(walks: int, key: int = 0) -> Any:
+    def ours(drawn: int, key: int = 0) -> Any:
         return shapley_sampling(
-            model, image, label, players=SIDE, walks=walks, key=key, progress=False
+            model,
+            image,
+            label,
+            players=SIDE,
+            permutations=drawn,
+            baseline="mean",
+            key=key,
+            progress=False,
         )
 
     torch.manual_seed(0)
-    single = np.stack([walk(1, 32) for _ in range(a.single)])
+    single = np.stack([captums(1, 32) for _ in range(a.single)])
     theirs_error = single.std(0, ddof=1) / np.sqrt(a.single)
-    wanted = rms(theirs_error) * np.sqrt(a.single / a.walks)
+    wanted = rms(theirs_error) * np.sqrt(a.single / a.permutations)
     pilot = ours(a.single)
-    needed = 2 * int(np.ceil(pilot.walks[0] / 2 * (rms(pilot.errors[0]) / wanted) ** 2))
-    reached = rms(pilot.errors[0]) * np.sqrt(pilot.walks[0] / needed)
-    z = (pilot.values[0] - single.mean(0)) / np.hypot(pilot.errors[0], theirs_error)
+    needed = 2 * int(np.ceil(pilot.permutations / 2 * (rms(pilot.errors) / wanted) ** 2))
+    reached = rms(pilot.errors) * np.sqrt(pilot.permutations / needed)
+    z = (pilot.values - single.mean(0)) / np.hypot(pilot.errors, theirs_error)
     rows: dict[str, Callable[[], Any]] = {
-        f"captum, perturbations_per_eval={batch}": partial(walk, a.walks, batch)
+        f"captum, perturbations_per_eval={batch}": partial(captums, a.permutations, batch)
         for batch in a.batches
     }
     rows["rvis"] = partial(ours, needed)
@@ -164,17 +174,37 @@ def main(arguments: list[str] | None = None) -> int:
             if turn:
                 times[name].append(time.perf_counter() - started)
     base = float(np.median(times["rvis"]))
-    print(f"| | walks | standard error | seconds | times rvis |\n|{'---|' * 5}")
+    print(f"| | permutations | standard error | seconds | times rvis |\n|{'---|' * 5}")
     for name, taken in times.items():
         median = float(np.median(taken))
         own = name == "rvis"
-        walks, error = (needed, reached) if own else (a.walks, wanted)
-        print(f"| {name} | {walks} | {error:.4f} | {median:.2f} | {median / base:.1f} |")
+        drawn, error = (needed, reached) if own else (a.permutations, wanted)
+        print(f"| {name} | {drawn} | {error:.4f} | {median:.2f} | {median / base:.1f} |")
     print(
         f"values differ by at most {np.abs(z).max():.1f} joint standard errors (rms {rms(z):.2f})"
     )
-    good &= bool(np.abs(z).max() < 5)
+    held = coverage(a.rounds)
+    print(
+        f"95 % intervals hold {held:.1%} of the values of a game where each player seldom matters"
+    )
+    good &= bool(np.abs(z).max() < 5) and held >= 0.9
     return int(not good)
+
+
+def coverage(rounds: int) -> float:
+    """How often intervals at a tolerance of .1 and after 128 permutations hold 1/64."""
+
+    def any_(present: jax.Array) -> jax.Array:
+        return present.any(-1).astype(jnp.float32)
+
+    inside = []
+    for key in range(10 * rounds):
+        for stop in ({"tolerance": 0.1}, {"permutations": 128}):
+            low, high = shapley_sampling(
+                any_, players=64, key=key, progress=False, **stop
+            ).intervals()
+            inside.append((low <= 1 / 64) & (high >= 1 / 64))
+    return float(np.mean(inside))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Command:  python scripts/style.py [CONTENT STYLE …] [--model NAME] [--ratio 0.
           python scripts/style.py CONTENT STYLE --grid
 Time:     two minutes at 128 pixels with a shipped network on two cores; VGG-19 at 256 pixels takes
           a second an evaluation.
-Prints:   where the pictures are. Besides the result there are `steps.png` with intermediate
-          pictures; for `--grid` one picture whose rows take style from ever more layers and whose
-          columns are ratios of content to style.
+Prints:   where the pictures are. `figure.png` has intermediate pictures; for `--grid` there is one
+          picture whose rows take style from ever more layers and whose columns are ratios of
+          content to style.
 CONTENT and STYLE are picture files that Pillow reads; without any, a landscape and brushwork that
 the script draws serve. MODEL is a name of `rvis.list_models()` or a
 path that `rvis.load` reads (an architecture needs `--weights`). Ctrl-C is safe: the same command
@@ -25,7 +25,8 @@ import PIL.Image
 import PIL.ImageDraw
 
 import rvis
-from rvis import plots, style
+from rvis import style
+from rvis.plotting import grids
 from rvis.style.layers import defaults
 
 
@@ -137,14 +138,13 @@ def main(arguments: list[str] | None = None) -> int:
                 ]
                 titles = [f"{ratio:g}" for ratio in a.ratio]
                 names = [f"to {name}" for name in layers]
-                plots.save(plots.grid(rows, titles=titles, row_titles=names), a.out / "grid.png")
+                grids.save(grids.grid(rows, titles=titles, row_titles=names), a.out / "grid.png")
                 print(a.out / "grid.png")
                 return 0
             result = style.transfer(
                 model, content, styles, snapshots=stages, checkpoint=a.out / "state", **shared
             )
         result.save(a.out)
-        plots.save(result.show(), a.out / "steps.png")
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

@@ -33,9 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis import core
-from rvis.style.layers import contents, terms, textures
-from rvis.style.synthesis import StyleResult, pooled
+from rvis.ascent import Problem, energy
+from rvis.style.climb import StyleResult
+from rvis.style.layers import contents, pooled, terms, textures
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 from scripts.style import brushwork, landscape
@@ -108,11 +108,11 @@ def torch_loss(features: Any, content: Any, style: Any) -> Any:
 
 
 @jax.jit
-def evaluate(model: rvis.Model, problem: core.Problem, image: jax.Array) -> Any:
+def evaluate(model: rvis.Model, problem: Problem, image: jax.Array) -> Any:
     """(total loss, its gradient) of one image, as the step computes them."""
 
     def cost(image: jax.Array) -> jax.Array:
-        return -core.energy(image[None], jax.random.key(0), model, problem)[0]
+        return -energy(image[None], jax.random.key(0), model, problem)[0]
 
     return jax.value_and_grad(cost)(image)
 
@@ -144,7 +144,7 @@ def compare(largest: int, repeats: int) -> int:
             picture, content, style = map(jnp.asarray, pictures)
             goal = textures(network, [style], [1.0], terms("style", STYLE, (), model))
             goal = goal + contents(network, content, terms("content", CONTENT, (), model))[0]
-            problem, bare = core.Problem(goal), network.unnamed()
+            problem, bare = Problem(goal), network.unnamed()
 
             def torch_step(
                 dtype: Any, pictures: np.ndarray = pictures, pooling: str = pooling

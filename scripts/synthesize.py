@@ -24,7 +24,9 @@ import PIL.Image
 import PIL.ImageDraw
 
 import rvis
-from rvis import codes, files, metrics, plots, synthesis
+from rvis import files, synthesis
+from rvis.analysis import metrics, representations
+from rvis.plotting import grids
 
 LOOKS = {
     "ship": ("#87b5d9", [("#1f3f66", [(4, 20), (28, 20), (24, 26), (8, 26)], "polygon"),
@@ -96,7 +98,7 @@ class Court:
         }
         if originals is not None:
             same = np.array_equal(images, originals)
-            row["PSNR"] = "" if same else f"{codes.psnr(images, originals).mean():.2f} dB"
+            row["PSNR"] = "" if same else f"{representations.psnr(images, originals).mean():.2f} dB"
         self.tables.setdefault(table, []).append(row)
 
     def share(self, images: np.ndarray, labels: np.ndarray) -> str:
@@ -194,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
             for task, result in made.items():
                 rows = np.stack([result.starts, result.images], 1)[: a.shown].swapaxes(0, 1)
                 titles = [str(label) for label in result.labels[: a.shown]]
-                sheet = plots.grid(rows, titles=titles, row_titles=["start", "picture"])
-                plots.save(sheet, out / f"{task}_{kind}.png")
+                sheet = grids.grid(rows, titles=titles, row_titles=["start", "picture"])
+                grids.save(sheet, out / f"{task}_{kind}.png")
         files.write_json(out / "tables.json", court.tables)
         print(court.markdown())
         print(f"\n{out}")

@@ -13,11 +13,14 @@ image folder SPLIT/CLASS/NAME, or a zip of one.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import shlex
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -26,10 +29,12 @@ import numpy as np
 import rvis
 from rvis import files
 from rvis.data import Dataset
-from rvis.models import architectures, convert, registry
-from rvis.models.average import average
-from rvis.models.deepen import deepen
-from rvis.train import Adversary, Recipe, describe
+from rvis.models import architectures, registry
+from rvis.models.weights import convert
+from rvis.training import Adversary, Recipe, model_soup
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.deepen import deepen
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--epochs", type=int, default=default.epochs, help="0 writes the weights it starts from"
     )
-    p.add_argument("--batch", type=int, default=default.batch)
+    p.add_argument("--batch-size", type=int, default=default.batch_size)
     p.add_argument("--learning-rate", type=float, default=default.learning_rate)
     p.add_argument("--schedule", choices=("onecycle", "cosine"), default=default.schedule)
     p.add_argument("--weight-decay", type=float, default=default.weight_decay)
@@ -99,7 +104,7 @@ def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
             # Some ten thousand images tell the statistics of BatchNorm well enough.
             some = training.images[:: max(1, len(training) // 10_000)]
             how = {"crop": a.crop, "flip": not a.no_flip, "cutout": a.cutout, "key": a.seed}
-            model = average(models, some, batch=min(250, len(some)), **how)
+            model = model_soup(models, some, batch_size=min(250, len(some)), **how)
         if set(a.config) - {"stages"}:
             raise ValueError(f"config: beside weights, stages alone can grow, given {a.config}")
         return deepen(model, a.config["stages"], key=a.seed) if a.config else model
@@ -111,6 +116,14 @@ def start(a: argparse.Namespace, training: Dataset) -> rvis.Model:
         input_shape=training.images.shape[1:],
         classes=training.classes,
     )
+
+
+def report(epoch: int, figures: Mapping[str, float]) -> None:
+    """Prints a line of figures."""
+    line = f"epoch {epoch}  loss {figures['loss']:.4f}"
+    line += f"  training accuracy {figures['accuracy']:.2%}"
+    line += f"  test accuracy {figures['test_accuracy']:.2%}  {figures['seconds']:.0f} s"
+    print(line, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         if a.epochs != 0:
             recipe = Recipe(
                 epochs=a.epochs,
-                batch=a.batch,
+                batch_size=a.batch_size,
                 learning_rate=a.learning_rate,
                 schedule=a.schedule,
                 weight_decay=a.weight_decay,
@@ -149,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         started = time.perf_counter()
         a.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = a.out / "checkpoint.npz"
+        checkpoint = a.out / "checkpoint"
         if recipe is not None:
             model = rvis.train(
                 model,
@@ -158,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
                 key=a.seed,
                 checkpoint=checkpoint,
                 test=test.take(slice(0, None, 10)),
-                report=lambda line: print(line, flush=True),
+                callback=report,
             )
         minutes = (time.perf_counter() - started) / 60
         about = registry.describe(model)
@@ -182,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         "licence_of_data": a.licence,
         "command": command(arguments or sys.argv[1:], (str(a.data), *a.weights)),
         "seed": a.seed,
-        "recipe": describe(recipe) if recipe is not None else None,
+        "recipe": dataclasses.asdict(recipe) if recipe is not None else None,
         "minutes": round(minutes, 1),
         "device": str(jax.devices()[0]),
         "test_images": len(test),
@@ -202,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     files.write_json(a.out / "card.json", card)
     if recipe is not None:
-        checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return 0
 
 

@@ -15,15 +15,19 @@ import argparse
 import dataclasses
 import json
 import shlex
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
 from rvis import clip
-from rvis.clip import scenes
-from rvis.clip.train import Recipe, describe, train, zero_shot
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
+from scripts.clip_scenes import scenes
+from scripts.clip_scenes.training import Recipe, train, zero_shot
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the weights, the scenes and the noise")
     p.add_argument("--start", type=Path, metavar="FOLDER", help="a CLIP of scenes to go on from")
     p.add_argument("--steps", type=int, default=default.steps)
-    p.add_argument("--batch", type=int, default=default.batch)
+    p.add_argument("--batch-size", type=int, default=default.batch_size)
     p.add_argument("--alike", type=int, default=default.alike)
     p.add_argument("--learning-rate", type=float, default=default.learning_rate)
     p.add_argument("--warmup", type=int, default=default.warmup)
@@ -53,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
+
+
+def report(step: int, figures: Mapping[str, float]) -> None:
+    """Prints a line of figures."""
+    line = f"step {step}  loss {figures['loss']:.4f}  own caption first {figures['accuracy']:.1%}"
+    print(f"{line}  scale {figures['scale']:.1f}  {figures['seconds']:.0f} s", flush=True)
 
 
 def origin(folder: Path) -> dict[str, object]:
@@ -79,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             start = dataclasses.replace(clip.load(a.start), name=a.out.name)
         a.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = a.out / "checkpoint.npz"
+        checkpoint = a.out / "checkpoint"
         begun = time.perf_counter()
         trained = train(
             start,
@@ -88,8 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
             seed=a.seed,
             every=a.every,
             checkpoint=checkpoint,
+            callback=report,
             progress=not a.quiet,
-            report=lambda line: print(line, flush=True),
         )
         minutes = (time.perf_counter() - begun) / 60
         held_out = zero_shot(trained, count=a.tested, held_out=True)
@@ -106,11 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     about = {
         "name": a.out.name,
-        "data": "generated scenes (rvis.clip.scenes)",
+        "data": "generated scenes (clip_scenes.scenes)",
         "licence_of_data": "none needed",
         "command": shlex.join(["python", "scripts/train_clip.py", *(arguments or sys.argv[1:])]),
         "seed": a.seed,
-        "recipe": describe(recipe),
+        "recipe": dataclasses.asdict(recipe),
         **({} if a.start is None else {"start": origin(a.start)}),
         "minutes": round(minutes, 1),
         "device": str(jax.devices()[0]),
@@ -119,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         "zero_shot": {"held_out": held_out, "others": others},
     }
     clip.save(a.out, trained, about)
-    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return 0
 
 

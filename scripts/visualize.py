@@ -6,8 +6,8 @@ Time:     without arguments under two minutes on two cores: channels and classes
           CIFAR-10 networks, standard beside robust. With a model, some seconds a unit.
 Prints:   where the pictures are, and which units never moved. Of a layer, `index.html` is a page to
           browse it by and `spritemap.png` the labelled sheet; with --snapshots or --diversity
-          `grid.png`, and `film.webp` the snapshots as a film. An interrupted command goes on where
-          it stopped.
+          `figure.png`, and `film.webp` the snapshots as a film. An interrupted command goes on
+          where it stopped.
 MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs
 `--weights`); LAYER a name of `model.layers`, or "logits" for the classes.
 """
@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import films, objectives, optimizers, plots
-from rvis.visualize import Options
+from rvis import objectives, optimizers
+from rvis.plotting import films, grids
+from rvis.visualization import Options
 
 LUCID: Options = {"steps": 96}
 PLAIN: Options = {
@@ -54,9 +55,9 @@ def gallery(out: Path, *, key: int, progress: bool) -> list[Path]:
                 report(result)
                 rows.append(result.images)
                 labels.append(f"{name.removeprefix('cifar10_')}, {recipe}")
-        sheet = plots.grid(np.stack(rows), titles=list(result.labels), row_titles=labels)
+        sheet = grids.grid(np.stack(rows), titles=list(result.labels), row_titles=labels)
         written.append(out / f"{title}.png")
-        plots.save(sheet, written[-1])
+        grids.save(sheet, written[-1])
     return written
 
 
@@ -92,11 +93,11 @@ def one_layer(a: argparse.Namespace) -> list[Path]:
     result = rvis.visualize(model, objective, checkpoint=a.out / "state", **options)
     result.save(a.out)
     report(result)
-    written = [a.out / "grid.png"]
+    written = [a.out / "figure.png"]
     if a.snapshots:
         written.append(a.out / "film.webp")
         frames = [images.reshape(-1, *images.shape[-3:]) for images in result.snapshots.values()]
-        films.film([plots.grid(images) for images in frames], written[-1], rate=4)
+        films.film([grids.grid(images) for images in frames], written[-1], rate=4)
     return written
 
 

@@ -79,3 +79,54 @@ def mnist_test():
     from rvis import data
 
     return data.load(path, "test")
+
+
+@pytest.fixture(autouse=True)
+def _kernels(request):
+    """The tests of the kernels run with them, whatever `RVIS_KERNELS` says."""
+    if "kernels" not in request.path.parts:
+        yield
+        return
+    from rvis import kernels
+
+    with kernels.stock(False):
+        yield
+
+
+class Interrupted:
+    """A bar in whose updates Ctrl-C is pressed."""
+
+    n = 0
+
+    def __init__(self, left, label):
+        self.left, self.label = left, label
+
+    def __call__(self, *, desc, **options):
+        self.counts = self.label in desc
+        return self
+
+    def close(self):
+        pass
+
+    def update(self, count):
+        self.left -= self.counts
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """`interrupt(after, label, call)`: in a run whose bar has the label."""
+
+    from rvis.engine import policy, queue
+
+    def pressed(after, label, call):
+        with monkeypatch.context() as patched:
+            patched.setattr(queue, "tqdm", Interrupted(after, label))
+            patched.setattr(queue, "_TURN", 0)
+            for name in ("_LONG", "_SLOTS"):
+                patched.setattr(policy, name, 1)
+            with pytest.raises(KeyboardInterrupt):
+                call()
+
+    return pressed

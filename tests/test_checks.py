@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +55,90 @@ def test_images_of_another_size():
         checks.images("start", np.zeros((2, 5, 4, 3), np.float32), shape=(4, 4, 3))
 
 
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_one_number_that_is_not_finite_among_many_is_refused(fill, kind, dtype):
+    # XLA:CPU drops NaN in a minimum over so many.
+    many = kind(jnp.full((2, 48, 48, 3), 0.5, dtype).at[1, 40, 3, 2].set(fill))
+    with pytest.raises(ValueError, match="images: values in .* were expected, given NaN"):
+        checks.images("images", many)
+    with pytest.raises(ValueError, match="images: values in .* were expected, given NaN"):
+        checks.images("images", kind(jnp.full((2, 48, 48, 3), fill, dtype)))
+
+
+def test_images_inside_a_jitted_function_of_the_users():
+    held = jnp.full((1, 4, 4, 3), 0.5)
+
+    @jax.jit
+    def closing_over_one(scale):
+        return checks.images("images", held).sum() * scale
+
+    assert float(closing_over_one(2.0)) == 48
+    assert jax.jit(lambda x: checks.images("images", x))(held).shape == held.shape
+    broken = held.at[0, 0, 0, 0].set(np.nan)
+    with pytest.raises(ValueError, match="images: values in"):
+        jax.jit(lambda scale: checks.images("images", broken) * scale)(2.0)
+
+
+@pytest.mark.parametrize("given", [None, object(), "picture", [[1.0], [1.0, 2.0]], {}])
+def test_what_is_no_array_is_refused_by_name(given):
+    with pytest.raises(TypeError, match="images: an array"):
+        checks.images("images", given)
+    with pytest.raises(TypeError, match="unit: integers were expected"):
+        checks.integers("unit", given)
+    with pytest.raises(TypeError, match="rate: a number was expected"):
+        checks.number("rate", given)
+    with pytest.raises(TypeError, match="steps: an int was expected"):
+        checks.count("steps", given)
+
+
+@pytest.mark.parametrize("given", [2**32 + 3, 2**31, 2**70, -1])
+def test_integers_do_not_wrap(given):
+    for value in (given, [0, given]):
+        with pytest.raises(ValueError, match=f"unit: 0 to .* were expected, given {given}"):
+            checks.integers("unit", value)
+
+
+@pytest.mark.parametrize("given", [2**31, 10**400])
+def test_counts_and_numbers_have_an_end(given):
+    with pytest.raises(ValueError, match="steps: less than"):
+        checks.count("steps", given)
+    with pytest.raises(ValueError, match="rate: a number in"):
+        checks.number("rate", given, high=1)
+
+
+def test_text_that_no_file_could_hold():
+    assert checks.text("name", "ä") == "ä"
+    with pytest.raises(ValueError, match=r"name: text was expected, given '\\ud800'"):
+        checks.text("name", "\ud800")
+    with pytest.raises(TypeError, match="name: a str was expected, given 3"):
+        checks.text("name", 3)
+
+
 def test_images_become_float32_batches():
     assert checks.images("images", np.zeros((5, 4, 3))).dtype == np.float32
     assert checks.images("images", np.zeros((5, 4, 3))).shape == (1, 5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "given", [None, object(), 1.5, [0.5], True, [True], [[1], [0, 1]], {"a": 1}, jnp.ones(2)]
+)
+def test_what_is_no_class_is_named(given):
+    with pytest.raises(TypeError, match="target: a class number or name, or a list of them"):
+        checks.classes("target", given, ("a", "b"), count=2)
+
+
+@pytest.mark.parametrize("given", [2, 2**70, [0, -1], np.int64(2**32)])
+def test_a_class_out_of_range_is_named(given):
+    with pytest.raises(ValueError, match="target: 0 to 1 of the logits were expected, given"):
+        checks.classes("target", given, ("a", "b"), count=2)
+
+
+def test_classes_by_number_and_name():
+    names = ("ant", "bee", "cow")
+    for given in (["cow", 0], ("cow", np.int32(0)), np.array(["cow", "ant"]), jnp.array([2, 0])):
+        assert checks.classes("target", given, names, count=3).tolist() == [2, 0]
+    assert checks.classes("target", "bee", names, count=3).shape == ()
+    assert checks.classes("target", range(2), names, count=3).tolist() == [0, 1]
+    assert checks.classes("target", [["ant"], ["bee"]], names, count=3).shape == (2, 1)

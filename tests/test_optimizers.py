@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import rvis
-from rvis import core, objectives, optimizers
+from rvis import objectives, optimizers
+from rvis.engine import programs
 from tests import toys
 
 G = jnp.asarray([[[[3.0], [-4.0]]], [[[0.0], [0.0]]]])
@@ -68,8 +69,8 @@ def test_a_schedule_is_followed_and_the_rate_compiles_nothing():
         np.testing.assert_allclose(
             np.diff(result.scores), 12 * rate * np.array([1, 0.5, 0.0]), atol=1e-5
         )
-        assert before in (None, core.run._cache_size())
-        before = core.run._cache_size()
+        assert before in (None, programs.advance._cache_size())
+        before = programs.advance._cache_size()
 
 
 def falling(learning_rate):

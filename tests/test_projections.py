@@ -195,12 +195,6 @@ def test_a_box_clips_where_it_is_told_to():
     assert found.tolist() == [-0.5, 0.25, 2.0]
 
 
-def test_a_box_is_drawn_from_uniformly():
-    x = np.asarray(Box(-1, 3.0).sample(0, (4000, 1, 1)))
-    found = [x.min(), x.max(), x.mean(), x.var()]
-    np.testing.assert_allclose(found, [-1, 3, 1, 16 / 12], atol=0.06)
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -11,8 +11,8 @@ import pytest
 
 import rvis
 from rvis import clip, objectives, optimizers
-from rvis.clip import train
-from rvis.train import Adversary
+from rvis.training import Adversary
+from scripts.clip_scenes import training
 
 WEIGHTS = pathlib.Path(__file__).parents[1] / "weights"
 DATA = {
@@ -62,7 +62,7 @@ def test_the_card_of_the_clip_describes_its_file():
 
 def test_the_clip_understands_combinations_that_it_never_saw():
     card = json.loads((WEIGHTS / "clip" / "scenes" / "card.json").read_text())
-    accuracy = train.zero_shot(clip.load("scenes"), count=300, seed=3)
+    accuracy = training.zero_shot(clip.load("scenes"), count=300, seed=3)
     for fact in ("colour", "shape", "position"):
         told, found = card["zero_shot"]["held_out"][fact], accuracy[fact]
         assert found >= 0.9, fact
@@ -91,8 +91,7 @@ def test_the_robust_network_withstands_what_the_standard_one_does_not(norm, eps,
     names = (name, f"{name}_robust")
     attack = Adversary(norm, eps, 10)
     standard, robust = (
-        rvis.evaluate(rvis.load(name), sample, adversary=attack, batch=50, progress=False)
-        for name in names
+        rvis.evaluate(rvis.load(name), sample, adversary=attack, progress=False) for name in names
     )
     assert standard < 0.2
     assert robust > 0.45

@@ -66,3 +66,41 @@ def test_keys(key):
 def test_other_keys_are_refused(key):
     with pytest.raises(TypeError, match="key: an int seed or a typed key"):
         types.as_key(key)
+
+
+@pytest.mark.parametrize("key", [2**63, -(2**70)])
+def test_a_seed_of_too_many_bits_is_refused(key):
+    with pytest.raises(ValueError, match="key: a seed of at most 64 bits"):
+        types.as_key(key)
+
+
+def test_a_layer_is_reached_without_those_after_it():
+    model = rvis.load("alexnet", weights="random")
+    shapes = types.layer_shapes(model, (11, 11, 3))
+    assert shapes == {"conv1": (2, 2, 64), "relu1": (2, 2, 64)}
+    assert list(types.layer_shapes(model, (40, 40, 3)))[-1] == "relu5"
+
+
+def test_what_a_network_raises_of_a_small_image_does_not_matter_to_the_layers_before():
+    def apply(params, images, *, tap=types.identity, relu=jax.nn.relu):
+        hidden = tap("hidden", images * 2)
+        if images.shape[1] < 8:
+            raise AssertionError("too small")
+        return tap("out", hidden).mean((1, 2))
+
+    model = types.Model({}, apply, ("hidden", "out"), (8, 8, 3))
+    assert types.layer_shapes(model, (4, 4, 3)) == {"hidden": (4, 4, 3)}
+
+
+@pytest.mark.parametrize("given", [None, "alexnet", lambda x: x, 3])
+def test_what_is_no_model_is_told_how_to_become_one(given):
+    for call in (
+        lambda: types.layer_shapes(given),
+        lambda: rvis.record(given, np.zeros((1, 8, 8, 3)), "conv1"),
+        lambda: rvis.visualize(given, rvis.objectives.logit(0)),
+        lambda: rvis.sweep(given, "conv1"),
+        lambda: rvis.deepdream(given, np.zeros((8, 8, 3)), "conv1"),
+        lambda: rvis.objectives.target("target", 0, given, (8, 8, 3)),
+    ):
+        with pytest.raises(TypeError, match=r"model: a rvis\.Model .*rvis\.from_linen.*from_nnx"):
+            call()

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rvis
-from rvis.models import architectures, convert
+from rvis.models import architectures
 from rvis.models.apply import LinenApply, assemble
+from rvis.models.weights import convert
 from rvis.types import identity
 
 

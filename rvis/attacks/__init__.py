@@ -8,10 +8,11 @@ from rvis.attacks.gradient import bim, fgsm, pgd
 from rvis.attacks.lbfgs import lbfgs
 from rvis.attacks.result import NORMS, AttackResult, distances
 from rvis.attacks.square import square
-from rvis.attacks.sweep import RobustnessCurve, robustness, smallest_epsilon
+from rvis.attacks.sweep import ATTACKS, RobustnessCurve, robustness, smallest_epsilon
 from rvis.attacks.verify import Report, verify
 
 __all__ = [
+    "ATTACKS",
     "NORMS",
     "AttackResult",
     "Fooling",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core
-from rvis.attacks.gradient import starts, steepest
-from rvis.attacks.losses import aim
-from rvis.attacks.pursuit import Best, Keep, Plan, attacked, look
-from rvis.attacks.result import AttackResult, Request, prepare
+from rvis import checks, struct
+from rvis.ascent import Problem
+from rvis.attacks.attack import Keep, Look, Plan, loss_gradient, plan, run_attack, starts
+from rvis.attacks.gradient import steepest
+from rvis.attacks.request import Options, Request, prepare
+from rvis.attacks.result import AttackResult
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
 
@@ -45,7 +45,7 @@ def _marks(steps: int) -> np.ndarray:
     return -(-np.asarray(percents, np.int32) * steps // 100)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class APGDState:
     """What APGD carries from step to step.
 
@@ -61,7 +61,6 @@ class APGDState:
       top_score: there.
       last_top: f's highest value at the last checkpoint.
       halved: whether η was halved there.
-      best: see `Best`.
     """
 
     step: Array
@@ -75,36 +74,33 @@ class APGDState:
     top_score: Array
     last_top: Array
     halved: Array
-    best: Best
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class APGD:
-    """The step of Auto-PGD, for groups of one image.
+    """The step of Auto-PGD, see `rvis.attacks.attack.Attack`.
 
     Attributes:
       norm: "linf" or "l2".
       marks: the checkpoints (k,), a leaf.
-      keep: which iterate to give back, see `Best.after`.
       momentum: α, how much of a step is the gradient's; 1 at the first.
       rho: the share of steps that must raise f between two checkpoints.
     """
 
-    norm: str = flax.struct.field(pytree_node=False)
+    norm: str = struct.static()
     marks: Array
-    keep: Keep = flax.struct.field(pytree_node=False, default="best")
-    momentum: float = flax.struct.field(pytree_node=False, default=0.75)
-    rho: float = flax.struct.field(pytree_node=False, default=0.75)
+    momentum: float = struct.static(default=0.75)
+    rho: float = struct.static(default=0.75)
 
-    def init(self, key: Array, position: Any = None) -> APGDState:
-        """The state before the first step, from a `Start`."""
-        x = position.point(key)
+    def init(self, key: Array, start: Any) -> APGDState:
+        """From a `Start`; a draw lies on the surface of the ball, as in fra31/auto-attack."""
+        x = start.point(self._surface(key, start.ball))
         low = jnp.float32(-jnp.inf)
         return APGDState(
             jnp.int32(0),
             x,
             x,
-            2 * jnp.asarray(position.ball.radius, jnp.float32),
+            2 * jnp.asarray(start.ball.radius, jnp.float32),
             low,
             jnp.int32(0),
             x,
@@ -112,19 +108,24 @@ class APGD:
             low,
             low,
             jnp.bool_(False),
-            Best.none(x[0]),
         )
 
+    def _surface(self, key: Array, ball: Any) -> Array:
+        """x + ε·r/‖r‖, put into [0, 1]."""
+        if self.norm == "linf":
+            draw = jax.random.uniform(key, ball.centre.shape, jnp.float32, -1, 1)
+            unit = draw / jnp.abs(draw).max()
+        else:
+            draw = jax.random.normal(key, ball.centre.shape, jnp.float32)
+            unit = draw / jnp.linalg.norm(draw)
+        return ball.project(ball.centre + ball.radius * unit)
+
     def step(
-        self, key: Array, state: APGDState, model: Model, problem: core.Problem
-    ) -> tuple[APGDState, Array]:
-        """One step up; tells the loss before it."""
-
-        def climb(x: Array) -> tuple[Array, Any]:
-            return core.energy(x, key, model, problem)
-
-        gradient, verdict = jax.grad(climb, has_aux=True)(state.position)
-        score = verdict.score
+        self, key: Array, state: APGDState, model: Model, problem: Problem
+    ) -> tuple[APGDState, Look]:
+        """One step up."""
+        gradient, outcome = loss_gradient(state.position, key, model, problem)
+        score = outcome.loss
         rises = state.rises + ((state.step > 0) & (score > state.score))
         higher = score > state.top_score
         top = jnp.where(higher, state.position, state.top)
@@ -143,8 +144,7 @@ class APGD:
 
         # Lines 7 and 8.
         ball = problem.constraint
-        optimizer = steepest(size, self.norm)
-        moved, _ = optimizer.update(gradient, optimizer.init(x), x)
+        moved = steepest(x, gradient, size, self.norm)
         share = jnp.where(state.step > 0, self.momentum, 1.0)
         step = share * (ball.project(moved) - x) + (1 - share) * (x - state.before)
         following = APGDState(
@@ -159,19 +159,8 @@ class APGD:
             top_score,
             jnp.where(asked | (state.step == 0), top_score, state.last_top),
             jnp.where(asked, halve, state.halved),
-            state.best.after(state.position[0], verdict, state.step, self.keep),
         )
-        return following, score
-
-    def settle(self, state: APGDState, model: Model, problem: core.Problem) -> APGDState:
-        """The state with its last iterate looked at."""
-        verdict = look(state.position, model, problem)
-        best = state.best.after(state.position[0], verdict, state.step, self.keep)
-        return state.replace(best=best)  # type: ignore[attr-defined]
-
-    def images(self, state: APGDState) -> Array:
-        """The best iterate, as a group of one."""
-        return state.best.image[None]
+        return following, Look(state.position, outcome)
 
 
 def plan_apgd(
@@ -181,12 +170,12 @@ def plan_apgd(
     loss: str = "ce",
     given: np.ndarray | None = None,
     drawn: Any = True,
+    keep: Keep = "best",
 ) -> Plan:
     """The plan of `apgd`; see there and `starts` for the arguments."""
     checks.count("steps", steps)
-    start = starts(request, given, drawn)
-    problem = core.Problem(aim(request, loss), (), start.ball)
-    return Plan(APGD(request.norm, jnp.asarray(_marks(steps))), problem, start, steps)
+    attack = APGD(request.norm, jnp.asarray(_marks(steps)))
+    return plan(request, attack, starts(request, given, drawn), steps=steps, loss=loss, keep=keep)
 
 
 def apgd(
@@ -196,43 +185,24 @@ def apgd(
     *,
     norm: str = "linf",
     eps: Any,
-    steps: int = 100,
     restarts: int = 1,
     loss: str = "ce",
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    progress: bool = True,
+    steps: int = 100,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """Auto-PGD: no step size to choose.
 
         z = Π(x_k + η·d(∇_x L)),    x_{k+1} = Π(x_k + .75·(z − x_k) + .25·(x_k − x_{k−1}))
 
-    η is 2ε at first. At each of `checkpoints` it is halved, and the ascent goes on from the best
-    point so far, where fewer than .75 of the steps since the last raised the loss, or where the
-    highest loss has not changed since and η was not halved then. Of all iterates, the last
-    included, the one with the highest loss is given back; one that fools comes before all that do
-    not.
+    It starts from a random point of the ball's surface. η is 2ε at first. At each of `checkpoints`
+    it is halved, and the ascent goes on from the best point so far, where fewer than .75 of the
+    steps since the last raised the loss, or where the highest loss has not changed since and η was
+    not halved then. Of all iterates, the last included, the one with the highest loss is given
+    back; one that fools comes before all that do not.
 
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one class: the true ones, or targets.
-      norm: "linf" or "l2".
-      eps: the ball's radius, in units of the [0, 1] image: a number, or (n,); inf for all of
-        [0, 1].
-      steps: gradient steps.
-      restarts: attempts from other random starts; each goes on with the images that still hold.
-      loss: "ce", "dlr" or "margin", see `rvis.attacks.losses.aim`.
-      targeted: whether to go towards `labels` instead of away from them.
-      key: an int seed or a typed key, for the random starts. An image's is folded from its bits.
-      progress: a bar on a terminal.
-
-    Returns:
-      An `AttackResult`; on a CPU an image's is the same to the bit alone and in any batch.
-
-    Raises:
-      TypeError, ValueError: naming the argument, before anything is compiled.
-      FloatingPointError: naming the images whose loss became NaN.
+    Args, returns and raises as `pgd`, with "linf" or "l2" for `norm`.
 
     Example:
       >>> import numpy as np, rvis
@@ -240,14 +210,26 @@ def apgd(
       >>> model = rvis.load("mnist_cnn")
       >>> digit = np.full((28, 28, 1), 0.5, np.float32)
       >>> attacks.apgd(model, digit, 3, eps=0.1, steps=5, loss="dlr").losses.shape
-      (1, 5)
+      (5,)
 
     Reference: Croce & Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of
       diverse parameter-free attacks, algorithm 1.
     """
-    request = prepare(
-        model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key, norms=("linf", "l2")
-    )
-    return attacked(
-        plan_apgd, request, "apgd", restarts=restarts, progress=progress, steps=steps, loss=loss
+    return run_attack(
+        plan_apgd,
+        prepare(
+            model,
+            images,
+            labels,
+            norm=norm,
+            eps=eps,
+            target=target,
+            key=key,
+            norms=("linf", "l2"),
+        ),
+        "apgd",
+        restarts=restarts,
+        steps=steps,
+        loss=loss,
+        **options,
     )

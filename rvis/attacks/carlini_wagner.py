@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rvis import checks, core, optimizers
-from rvis.attacks.losses import Margin
+from rvis import checks, optimizers, struct
+from rvis.ascent import Ascent
+from rvis.attacks.losses import Margin, margin
 from rvis.attacks.minimal import searched
-from rvis.attacks.result import AttackResult, prepare
+from rvis.attacks.request import Options, Request, prepare
+from rvis.attacks.result import AttackResult
 from rvis.objectives import Activations, Objective
-from rvis.objectives.base import kind_field
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key
 
 
@@ -44,7 +43,7 @@ class Tanh:
         return jnp.arctanh(jnp.clip(2 * image - 1, -1, 1) * 0.999999)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Confident(Objective):
     """The margin by which the attack has won, of which no more than `confidence` counts.
 
@@ -53,7 +52,6 @@ class Confident(Objective):
 
     margin: Margin
     confidence: Array
-    kind: str = kind_field("Confident")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"confidence": 0}
 
@@ -72,17 +70,16 @@ class Confident(Objective):
 def carlini_wagner(
     model: Model,
     images: ArrayLike,
-    labels: ArrayLike,
+    labels: Any,
     *,
     confidence: float = 0.0,
-    rounds: int = 9,
-    steps: int = 1000,
+    binary_search_steps: int = 9,
     learning_rate: float = 0.01,
     weight: float = 1e-3,
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
+    steps: int = 1000,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """The nearest image in L2 that the model takes for another class, or for a target.
 
@@ -91,34 +88,26 @@ def carlini_wagner(
     bisect c) looks for the least c that wins, every round beginning at x, and the nearest of all
     images that fooled on the way is kept.
 
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one: true classes, or targets. What fools already is returned as it is.
+    Args, raises as `pgd`, but for:
+      labels: what fools already is returned as it is.
       confidence: κ, at least 0, in units of the logits.
-      rounds: of the bisection.
-      steps: of Adam in each round. The authors allow 10,000, and stop where nothing improves.
+      binary_search_steps: rounds of the bisection.
       learning_rate: of Adam, in w.
       weight: c of the first round.
-      targeted: whether `labels` are targets.
       key: of no effect; the attack is deterministic.
-      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
-      progress: a bar on a terminal.
+      steps: of Adam in each round. The authors allow 10,000, and stop where nothing improves.
 
     Returns:
       An AttackResult; `losses` are the margins m before each step. An image without any of the
       confidence asked for is that of the largest margin met.
-
-    Raises:
-      ValueError, TypeError: naming the argument, before anything is compiled.
 
     Example:
       >>> import numpy as np, rvis
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> label = int(model(grey).argmax())
-      >>> result = rvis.attacks.carlini_wagner(model, grey, label, rounds=5, steps=20)
-      >>> bool(result.success[0])
+      >>> few = {"binary_search_steps": 5, "steps": 20}
+      >>> bool(rvis.attacks.carlini_wagner(model, grey, label, **few).success)
       True
 
     Reference: Carlini & Wagner 2017, Towards Evaluating the Robustness of Neural Networks,
@@ -126,18 +115,20 @@ def carlini_wagner(
     """
     checks.number("confidence", confidence, low=0)
     checks.number("learning_rate", learning_rate, above=0)
-    request = prepare(model, images, labels, norm="l2", targeted=targeted, key=key)
-    margin = Margin(jnp.asarray(request.labels), request.targeted)
+    request = prepare(model, images, labels, norm="l2", target=target, key=key)
+
+    def confident(some: Request) -> Objective:
+        return Confident(margin(some), jnp.float32(confidence))
+
     return searched(
-        core.Ascent(Tanh(request.shape), optimizers.adam(learning_rate)),
+        Ascent(Tanh(request.shape), optimizers.adam(learning_rate)),
         request,
-        Confident(margin, jnp.float32(confidence)),
+        confident,
         method="carlini_wagner",
-        rounds=rounds,
+        binary_search_steps=binary_search_steps,
         steps=steps,
         weight=weight,
-        checkpoint=checkpoint,
-        progress=progress,
         confidence=confidence,
-        learning_rate=learning_rate,
+        own={"learning_rate": learning_rate},
+        **options,
     )

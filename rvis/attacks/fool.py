@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import checks, core, images, objectives, optimizers, plots, projections
-from rvis.attacks.gradient import BALLS
+from rvis import checks, engine, images, objectives, optimizers, projections, struct
+from rvis.ascent import Ascent, AscentState, Problem
+from rvis.attacks.attack import BALLS
+from rvis.attacks.request import Callback, check_run
 from rvis.attacks.result import distances
 from rvis.images import Parameterization
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
+from rvis.plotting import grids
 from rvis.results import Result, describe
 from rvis.transforms import Transform
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
@@ -59,15 +61,15 @@ class Fooling(Result):
             f"{label} {chance:.1%}"
             for label, chance in zip(self._flat_labels(), final, strict=True)
         ]
-        return plots.grid(
+        return grids.grid(
             np.clip(np.stack([starts, added, ends], 1), 0, 1),
             titles=["start", "added", "picture"],
             row_titles=titles,
         )
 
 
-@flax.struct.dataclass
-class WatchedInfo:
+@struct.dataclass
+class FoolInfo:
     """Of a step, before it: the score, the probability of the class, and whether it leads."""
 
     score: Array
@@ -75,57 +77,70 @@ class WatchedInfo:
     leads: Array
 
 
-@flax.struct.dataclass
-class Watched:
-    """An ascent that looks at the picture itself too, whatever its transformations show the model.
+@struct.dataclass
+class FoolState:
+    """Where the ascent stands, and whether the network is sure enough of that picture."""
+
+    ascent: AscentState
+    sure: Array
+
+
+@struct.dataclass
+class UntilSure:
+    """An ascent that ends where the network is sure of the picture itself.
 
     Attributes:
-      ascent: the ascent.
-      enough: the probability at which a picture stays as it is.
+      ascent: whose transformations may show the model something else.
+      enough: the probability at which a picture is done.
     """
 
-    ascent: core.Ascent
+    ascent: Ascent
     enough: Array
 
-    def init(self, key: Array, position: Any = None) -> core.AscentState:
+    def init(self, key: Array, start: Any) -> FoolState:
         """As the ascent's."""
-        return self.ascent.init(key, position)
+        return FoolState(self.ascent.init(key, start), jnp.bool_(False))
 
     def step(
-        self, key: Array, state: core.AscentState, model: Model, problem: core.Problem
-    ) -> tuple[core.AscentState, WatchedInfo]:
-        """One step up."""
+        self, key: Array, state: FoolState, model: Model, problem: Problem
+    ) -> tuple[FoolState, FoolInfo]:
+        """A look at the picture, and one step up unless it is done."""
         unit = problem.objective.unit  # type: ignore[attr-defined]
-        logits = model.apply(model.params, jnp.clip(self.images(state), 0, 1))[0]
+        logits = model.apply(model.params, self.finish(state, model, problem)[None])[0]
         chance = jax.nn.softmax(logits)[unit]
-        after, told = self.ascent.step(key, state, model, problem)
-        state = jax.tree.map(
-            lambda new, old: jnp.where(chance >= self.enough, old, new), after, state
-        )
-        return state, WatchedInfo(told.score, chance, logits.argmax() == unit)
+        sure = chance >= self.enough
+        after, told = self.ascent.step(key, state.ascent, model, problem)
+        after = jax.tree.map(lambda new, old: jnp.where(sure, old, new), after, state.ascent)
+        return FoolState(after, sure), FoolInfo(told.score, chance, logits.argmax() == unit)
 
-    def images(self, state: core.AscentState) -> Array:
-        """The picture, (1, H, W, C)."""
-        return self.ascent.images(state)
+    def done(self, state: FoolState) -> Array:
+        """Whether the network is sure enough."""
+        return state.sure
+
+    def finish(self, state: FoolState, model: Model, problem: Problem) -> Array:
+        """The picture, (H, W, C)."""
+        return jnp.clip(self.ascent.images(state.ascent)[0], 0, 1)
 
 
 def fool(
     model: Model,
-    target_class: Any,
+    target: Any,
     *,
     start: str | ArrayLike = "noise",
     objective: str = "probability",
     eps: float | None = None,
     norm: str = "l2",
     confidence: float | None = None,
-    steps: int = 200,
     image: str | Parameterization = "pixel",
     transforms: Sequence[Transform] = (),
     regularizers: Sequence[Callable[[Array], Array]] = (),
-    optimizer: Optimizer | None = None,
-    snapshots: Sequence[int] = (),
     key: KeyLike = 0,
+    steps: int = 200,
+    optimizer: Optimizer | None = None,
+    chunk: int | None = None,
     checkpoint: str | Path | None = None,
+    snapshots: Sequence[int] = (),
+    callback: Callback | None = None,
     progress: bool = True,
 ) -> Fooling:
     """Pictures that the model takes for a class, by ascent from noise, grey or a photograph.
@@ -135,28 +150,30 @@ def fool(
 
     Args:
       model: any model.
-      target_class: a class's number or name, or a list of them for as many pictures in one run.
+      target: a class's number or name, or a list of them for as many pictures in one run.
       start: "noise", "grey", or images in [0, 1], one (H, W, C) or one for each class.
       objective: "probability", its logarithm, or "logit".
       eps: stay within this distance of the start; free by default.
       norm: that of `eps`: "linf", "l2" or "l1".
       confidence: the probability, in (0, 1], at which a picture is done, so that it is one of the
         first that convince; by default all steps are taken.
-      steps: gradient steps.
       image: "pixel", "fourier", "pyramid", "cppn", or a parameterization whose pictures are images.
       transforms: random transformations between picture and model.
       regularizers: penalties on the picture, each subtracted.
+      key: an int seed or a typed key; a class's noise is the same alone and in any list.
+      steps: gradient steps.
       optimizer: of `rvis.optimizers`; by default, for pixels, steps along the gradient by which the
         mean pixel changes by .002, and Adam at .05 (for a CPPN .005) for all else.
-      snapshots: steps after which to keep the pictures, 0 for the start.
-      key: an int seed or a typed key; a class's noise is the same alone and in any list.
+      chunk: pictures at once; bounds memory, never changes pictures.
       checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      snapshots: steps after which to keep the pictures, 0 for the start.
+      callback: `callback(step, images, scores)` is called between steps; True ends the run there.
       progress: a bar on a terminal.
 
     Returns:
       A `Fooling` with `images` (m, H, W, C), without the first axis for a single class: a Result
       with the probability before each step, the step at which the class first led, and the
-      distance from the start.
+      distance from the start. What is told of a picture that is done stays what it was.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -172,11 +189,14 @@ def fool(
     Reference: Nguyen, Yosinski & Clune 2015, Deep Neural Networks are Easily Fooled, section 3.5;
       Szegedy et al. 2013, Intriguing properties of neural networks.
     """
-    units = _units(model, target_class)
+    units = checks.classes("target", target, model.classes, count=layer_shapes(model)[LOGITS][-1])
+    if units.ndim > 1 or not units.size:
+        raise ValueError(f"target: one class or a list was expected, given {target!r}")
     flat = np.atleast_1d(units)
     count = len(flat)
     checks.choice("objective", objective, _OBJECTIVES)
     checks.count("steps", steps)
+    check_run(callback, chunk)
     if confidence is not None:
         checks.number("confidence", confidence, above=0, high=1)
     for step in snapshots:
@@ -201,49 +221,61 @@ def fool(
     root = as_key(key)
     keys = fold_each(root, flat)
     begun = _start(start, spec, keys)
-    position = jax.vmap(jax.vmap(spec.encode))(begun) if begun is not None else None
-    enough = jnp.float32(jnp.inf if confidence is None else confidence)
-    algorithm = Watched(core.Ascent(spec, optimizer, views=views), enough)
-    state = core.init(algorithm, keys, position)
-    starts = np.clip(np.asarray(jax.vmap(algorithm.images)(state)), 0, 1)
-    constraint = _constraint(spec, starts, eps, norm)
+    position = None if begun is None else jax.vmap(jax.vmap(spec.encode))(begun)
+    ascent = Ascent(spec, optimizer, views=views)
     goal: Objective = _OBJECTIVES[objective](flat)
-    problem = core.Problem(goal, penalties).broadcast(count)
-    problem = problem.replace(constraint=constraint)  # type: ignore[attr-defined]
-    parts, told = [], []
-    for outcome in core.drive(
-        algorithm,
-        keys,
-        model,
-        problem,
-        steps=steps,
-        position=state.position if begun is None else position,
-        snapshots=snapshots,
-        width=core.width_for(spec.shape),
-        checkpoint=checkpoint,
-        progress=progress,
-        label=f"fool {model.name}",
-    ):
-        parts.append((outcome.images[:, 0], outcome.snapshots))
-        told.append(outcome.info)
-    pictures = np.concatenate([part for part, _ in parts])
-    scores, chances, leads = (
-        np.concatenate([getattr(info, name) for info in told])
-        for name in ("score", "probability", "leads")
+    problem = Problem(goal, penalties).broadcast(count)
+    problem = struct.replace(problem, constraint=_constraint(spec, begun, eps, norm))
+
+    def shaped(array: np.ndarray) -> np.ndarray:
+        return array.reshape((*units.shape, *array.shape[1:]))
+
+    def watched(step: int, pictures: np.ndarray, info: FoolInfo) -> Any:
+        assert callback is not None
+        return callback(step, shaped(pictures), shaped(np.asarray(info.score)))
+
+    found = sorted(
+        engine.stream(
+            UntilSure(ascent, jnp.float32(jnp.inf if confidence is None else confidence)),
+            model,
+            problem,
+            keys,
+            steps=steps,
+            pixels=ascent.pixels,
+            starts=position,
+            snapshots=(0, *snapshots),
+            callback=None if callback is None else watched,
+            chunk=chunk,
+            checkpoint=checkpoint,
+            progress=progress,
+            label=f"fool {model.name}",
+        ),
+        key=lambda each: each.example,
+    )
+    pictures = np.stack([each.result for each in found])
+    taken = max(each.made for each in found)
+    # A picture that is done stays as it is.
+    kept = {
+        step: np.stack([each.snapshots.get(step, each.result) for each in found])
+        for step in sorted({0, *snapshots})
+        if step <= taken
+    }
+    info = jax.tree.map(
+        lambda *leaves: np.stack(
+            [leaf[np.minimum(np.arange(taken), len(leaf) - 1)] for leaf in leaves]
+        ),
+        *(each.info for each in found),
     )
     logits = np.asarray(model(pictures))
     last = np.asarray(jax.nn.softmax(logits))[np.arange(count), flat]
-    leads = np.concatenate([leads, (logits.argmax(1) == flat)[:, None]], 1)
-    kept = {step: np.concatenate([s[step][:, 0] for _, s in parts]) for step in sorted(snapshots)}
-
-    def shaped(array: np.ndarray) -> np.ndarray:
-        return array.reshape((*np.shape(units), *array.shape[1:]))
-
+    leads = np.concatenate([info.leads, (logits.argmax(1) == flat)[:, None]], 1)
+    scores = info.score
+    starts = kept[0] if 0 in snapshots else kept.pop(0)
     config = describe(
         function="fool",
         model=model.name,
-        target_class=flat,
-        start=start if isinstance(start, str) else starts[:, 0],
+        target=flat,
+        start=start if isinstance(start, str) else starts,
         objective=objective,
         eps=eps,
         norm=norm,
@@ -263,27 +295,10 @@ def fool(
         {step: shaped(stage) for step, stage in kept.items()},
         shaped((scores.max(1) == scores.min(1)) & (steps > 1)),
         config,
-        starts=shaped(starts[:, 0]),
-        probabilities=shaped(np.concatenate([chances, last[:, None]], 1)),
+        starts=shaped(starts),
+        probabilities=shaped(np.concatenate([info.probability, last[:, None]], 1)),
         since=shaped(np.where(leads.any(1), leads.argmax(1), -1)),
     )
-
-
-def _units(model: Model, target_class: Any) -> np.ndarray:
-    """Numbers of classes from numbers or names."""
-    outputs = layer_shapes(model)[LOGITS][-1]
-    single = isinstance(target_class, (str, int, np.integer))
-    listed = [target_class] if single else list(np.asarray(target_class).reshape(-1))
-    if not listed:
-        raise ValueError("target_class: at least one class was expected, given none")
-    numbers = [
-        model.classes.index(checks.choice("target_class", str(name), model.classes))
-        if isinstance(name, str)
-        else name
-        for name in listed
-    ]
-    found = checks.integers("target_class", numbers, high=outputs, what="the logits")
-    return found[0] if single else found
 
 
 def _listed(argument: str, given: Any) -> tuple[Any, ...]:
@@ -327,16 +342,17 @@ def _start(start: Any, spec: Parameterization, keys: Array) -> Array | None:
     return jnp.broadcast_to(given, (count, *spec.shape))[:, None]
 
 
-def _constraint(spec: Parameterization, starts: np.ndarray, eps: Any, norm: str) -> Any:
+def _constraint(spec: Parameterization, begun: Array | None, eps: Any, norm: str) -> Any:
     """Where the m positions may be."""
     checks.choice("norm", norm, BALLS)
     if eps is not None:
         checks.number("eps", eps, low=0)
         if not isinstance(spec, images.Pixel):
             raise ValueError(f"eps: pixels were expected with it, given image {spec}")
-        radius = jnp.full(len(starts), eps, jnp.float32)
-        return BALLS[norm](jnp.asarray(starts), radius)
     if not isinstance(spec, images.Pixel):
         return None
-    low = jnp.zeros(len(starts), jnp.float32)
-    return projections.Box(low, low + 1)
+    assert begun is not None  # pixels always start somewhere
+    radius = np.full(len(begun), 0 if eps is None else eps, np.float32)
+    if eps is None:
+        return projections.Box(radius, radius + 1)
+    return BALLS[norm](begun, radius)

@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core, optimizers, projections
-from rvis.attacks.losses import aim
-from rvis.attacks.pursuit import Best, Keep, Plan, attacked, look
-from rvis.attacks.result import AttackResult, Request, per_image, prepare
-from rvis.core import Ascent, AscentState
-from rvis.images import Pixel
-from rvis.projections import Projection
+from rvis import checks, optimizers, struct
+from rvis.ascent import Problem
+from rvis.attacks.attack import Keep, Look, Plan, loss_gradient, plan, run_attack, starts
+from rvis.attacks.request import Options, Request, per_image, prepare
+from rvis.attacks.result import AttackResult
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
-BALLS: Mapping[str, Callable[..., Projection]] = {
-    "linf": projections.LinfBall,
-    "l2": projections.L2Ball,
-    "l1": projections.L1Ball,
-}
 
-
-def balls(request: Request) -> Projection:
-    """The n balls in which the attacked images must lie, each a group of one image."""
-    return BALLS[request.norm](jnp.asarray(request.images[:, None]), jnp.asarray(request.eps))
-
-
-@flax.struct.dataclass
-class Start:
-    """Where an ascent in a ball begins.
-
-    Attributes:
-      ball: about the image.
-      given: (1, H, W, C), from where it is put into the ball.
-      drawn: whether a uniform draw from the ball takes its place.
-    """
-
-    ball: Any
-    given: Array
-    drawn: Array
-
-    def point(self, key: Array) -> Array:
-        """The first iterate, (1, H, W, C)."""
-        return jnp.where(self.drawn, self.ball.sample(key), self.ball.project(self.given))
-
-
-def starts(request: Request, given: np.ndarray | None = None, drawn: Any = True) -> Start:
-    """The n starts of a request's images.
-
-    Args:
-      request: checked arguments.
-      given: (n, H, W, C) images to start from; the request's by default.
-      drawn: where to start from a uniform draw instead, (n,) or one.
-    """
-    images = request.images if given is None else given
-    chosen = np.broadcast_to(drawn, len(images))
-    return Start(balls(request), jnp.asarray(images[:, None]), jnp.asarray(chosen))
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class Sparse:
     """Steps of fixed L1 length along the steepest ascent within [0, 1], as an `Optimizer`.
 
@@ -91,69 +45,47 @@ class Sparse:
         return image + jnp.sign(gradient) * step.reshape(image.shape)
 
 
-def steepest(rate: Array, norm: str) -> optimizers.Optimizer | Sparse:
-    """Steps of length `rate` along the steepest ascent of a norm."""
-    return Sparse(rate) if norm == "l1" else optimizers.steepest(rate, norm=norm)
+def steepest(images: Array, gradient: Array, length: Array, norm: str) -> Array:
+    """`images` (1, H, W, C) moved by `length` along the steepest ascent of a norm."""
+    linear = norm == "l1"
+    optimizer: Any = Sparse(length) if linear else optimizers.steepest(length, norm=norm)
+    return optimizer.update(gradient, optimizer.init(images), images)[0]
 
 
-@flax.struct.dataclass
-class ProjectedState:
-    """An ascent, the length of its steps, and its best iterate."""
+@struct.dataclass
+class PGDState:
+    """The next iterate (1, H, W, C), and the length of steps."""
 
-    ascent: AscentState
+    position: Array
     rate: Array
-    best: Best
-
-    @property
-    def step(self) -> Array:
-        """How many steps were taken."""
-        return self.ascent.step
 
 
-@flax.struct.dataclass
-class Projected:
-    """`core.Ascent` in steps of fixed length, whose best iterate is kept.
+@struct.dataclass
+class PGD:
+    """Steps of fixed length along the steepest ascent, each put back into the ball.
 
     Attributes:
-      image: pixels of the images' shape.
       norm: that of the steps.
-      keep: which iterate to give back, see `Best.after`.
     """
 
-    image: Pixel = flax.struct.field(pytree_node=False)
-    norm: str = flax.struct.field(pytree_node=False)
-    keep: Keep = flax.struct.field(pytree_node=False, default="best")
+    norm: str = struct.static()
 
-    def _ascent(self, rate: Array) -> Ascent:
-        return Ascent(self.image, steepest(rate, self.norm))  # type: ignore[arg-type]
-
-    def init(self, key: Array, position: Any = None) -> ProjectedState:
-        """The state before the first step, from a `Start` and the length of a step."""
-        place, rate = position
-        start = place.point(key)
-        return ProjectedState(self._ascent(rate).init(key, start), rate, Best.none(start[0]))
+    def init(self, key: Array, start: Any) -> PGDState:
+        """From a `Start` and the length of a step; a draw is uniform in the ball."""
+        place, rate = start
+        return PGDState(place.point(place.ball.sample(key)), rate)
 
     def step(
-        self, key: Array, state: ProjectedState, model: Model, problem: core.Problem
-    ) -> tuple[ProjectedState, Array]:
-        """One step up; tells the loss before it."""
-        ascent, told = self._ascent(state.rate).step(key, state.ascent, model, problem)
-        return ProjectedState(ascent, state.rate, self._seen(state, told.score)), told.energy
-
-    def settle(self, state: ProjectedState, model: Model, problem: core.Problem) -> ProjectedState:
-        """The state with its last iterate looked at."""
-        verdict = look(state.ascent.position, model, problem)
-        return state.replace(best=self._seen(state, verdict))  # type: ignore[attr-defined]
-
-    def images(self, state: ProjectedState) -> Array:
-        """The best iterate, as a group of one."""
-        return state.best.image[None]
-
-    def _seen(self, state: ProjectedState, verdict: Any) -> Best:
-        return state.best.after(state.ascent.position[0], verdict, state.step, self.keep)
+        self, key: Array, state: PGDState, model: Model, problem: Problem
+    ) -> tuple[PGDState, Look]:
+        """One step up."""
+        gradient, outcome = loss_gradient(state.position, key, model, problem)
+        moved = steepest(state.position, gradient, state.rate, self.norm)
+        following = PGDState(problem.constraint.project(moved), state.rate)
+        return following, Look(state.position, outcome)
 
 
-def plan_projected(
+def plan_pgd(
     request: Request,
     *,
     steps: int,
@@ -169,13 +101,8 @@ def plan_projected(
         rate = 2.5 * request.eps / steps
     else:
         rate = per_image("step_size", step_size, len(request.images))
-    start = starts(request, given, drawn)
-    return Plan(
-        Projected(Pixel(request.shape), request.norm, keep),
-        core.Problem(aim(request, loss), (), start.ball),
-        (start, np.asarray(rate, np.float32)),
-        steps,
-    )
+    start = starts(request, given, drawn), rate.astype(np.float32)
+    return plan(request, PGD(request.norm), start, steps=steps, loss=loss, keep=keep)
 
 
 def fgsm(
@@ -186,9 +113,9 @@ def fgsm(
     norm: str = "linf",
     eps: Any,
     loss: str = "ce",
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    progress: bool = True,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """The fast gradient sign method: one step of length ε along the steepest ascent of the loss.
 
@@ -196,23 +123,7 @@ def fgsm(
 
     clipped to [0, 1].
 
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one class: the true ones, or targets.
-      norm: "linf", "l2" or "l1".
-      eps: the step's length in that norm, in units of the [0, 1] image: a number, or (n,).
-      loss: "ce", "dlr" or "margin", see `rvis.attacks.losses.aim`.
-      targeted: whether to go towards `labels` instead of away from them.
-      key: taken for the sake of one signature; nothing here is random.
-      progress: a bar on a terminal.
-
-    Returns:
-      An `AttackResult`.
-
-    Raises:
-      TypeError, ValueError: naming the argument, before anything is compiled.
-      FloatingPointError: naming the images whose loss is NaN.
+    Args, returns and raises as `pgd`: `eps` is the step's length, and nothing is random.
 
     Example:
       >>> import numpy as np, rvis
@@ -225,14 +136,17 @@ def fgsm(
 
     Reference: Goodfellow et al. 2014, Explaining and harnessing adversarial examples, section 4.
     """
-    request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    return attacked(_plan_single, request, "fgsm", progress=progress, loss=loss)
-
-
-def _plan_single(request: Request, *, loss: str) -> Plan:
-    return plan_projected(
-        request, steps=1, step_size=request.eps, loss=loss, drawn=False, keep="last"
+    return run_attack(
+        _plan_fgsm,
+        prepare(model, images, labels, norm=norm, eps=eps, target=target, key=key),
+        "fgsm",
+        loss=loss,
+        **options,
     )
+
+
+def _plan_fgsm(request: Request, *, loss: str) -> Plan:
+    return plan_pgd(request, steps=1, step_size=request.eps, loss=loss, drawn=False, keep="last")
 
 
 def bim(
@@ -242,16 +156,16 @@ def bim(
     *,
     norm: str = "linf",
     eps: Any,
-    steps: int = 10,
     step_size: Any = None,
     loss: str = "ce",
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    progress: bool = True,
+    steps: int = 10,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """The basic iterative method: `pgd` from the image itself, with no random start.
 
-    Args, returns and raises as `pgd`; `key` is taken for the sake of one signature.
+    Args, returns and raises as `pgd`.
 
     Example:
       >>> import numpy as np, rvis
@@ -263,14 +177,19 @@ def bim(
 
     Reference: Kurakin et al. 2016, Adversarial examples in the physical world, section 2.2.
     """
-    request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    options = {"steps": steps, "step_size": step_size, "loss": loss}
-    return attacked(plan_basic, request, "bim", progress=progress, **options)
+    return run_attack(
+        plan_bim,
+        prepare(model, images, labels, norm=norm, eps=eps, target=target, key=key),
+        "bim",
+        steps=steps,
+        step_size=step_size,
+        loss=loss,
+        **options,
+    )
 
 
-def plan_basic(request: Request, **options: Any) -> Plan:
-    """The plan of `bim`: `plan_projected` from the images themselves."""
-    return plan_projected(request, drawn=False, **options)
+plan_bim = partial(plan_pgd, drawn=False)
+"""The plan of `bim`: `plan_pgd` from the images themselves."""
 
 
 def pgd(
@@ -280,13 +199,13 @@ def pgd(
     *,
     norm: str = "linf",
     eps: Any,
-    steps: int = 40,
     step_size: Any = None,
     restarts: int = 1,
     loss: str = "ce",
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    progress: bool = True,
+    steps: int = 40,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """Projected gradient ascent of the loss in a ball about each image, from a random start.
 
@@ -299,16 +218,24 @@ def pgd(
     Args:
       model: any model.
       images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one class: the true ones, or targets.
+      labels: the true classes, by number or name: one, or (n,).
       norm: "linf", "l2" or "l1".
       eps: the ball's radius, in units of the [0, 1] image: a number, or (n,); inf for all of
         [0, 1].
-      steps: gradient steps.
       step_size: α, in the norm, a number or (n,); 2.5·eps/steps by default.
       restarts: attempts from other random starts; each goes on with the images that still hold.
-      loss: "ce", "dlr" or "margin", see `rvis.attacks.losses.aim`.
-      targeted: whether to go towards `labels` instead of away from them.
+      loss: "ce", "dlr" or "margin", see `rvis.attacks.losses.objective`.
+      target: the classes to reach, by number or name: one, or (n,). None, the default, to leave the
+        labels for any other class.
       key: an int seed or a typed key, for the random starts. An image's is folded from its bits.
+      steps: gradient steps.
+      chunk: images at once; bounds memory, never changes results.
+      checkpoint: a folder in which an interrupted run leaves its state, and from which the same
+        call goes on. It is removed when the run has ended.
+      callback: `callback(step, images, losses)` is called between steps, with how many were made,
+        the images to give back so far and the losses before each step, NaN for images that no
+        longer take part. Where it returns True the attack ends. All images are attacked side by
+        side then, so that no `chunk` bounds memory.
       progress: a bar on a terminal.
 
     Returns:
@@ -332,6 +259,13 @@ def pgd(
       perturbations, section 4. They spread a step over the hundredth of the values with the largest
       gradients; here it is the steepest there is within [0, 1], which does as well.
     """
-    request = prepare(model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key)
-    options = {"steps": steps, "step_size": step_size, "loss": loss}
-    return attacked(plan_projected, request, "pgd", restarts=restarts, progress=progress, **options)
+    return run_attack(
+        plan_pgd,
+        prepare(model, images, labels, norm=norm, eps=eps, target=target, key=key),
+        "pgd",
+        restarts=restarts,
+        steps=steps,
+        step_size=step_size,
+        loss=loss,
+        **options,
+    )

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rvis import core
+from rvis import struct
 from rvis.attacks.minimal import searched
-from rvis.attacks.result import AttackResult, prepare
+from rvis.attacks.request import Options, Request, prepare
+from rvis.attacks.result import AttackResult
 from rvis.images import Pixel
+from rvis.lbfgs import BoxLBFGS
 from rvis.objectives import Activations, Objective, Probability
-from rvis.objectives.base import kind_field
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Escape(Objective):
     """log(1 − p), with p the probability of a class: that of all others together."""
 
     unit: Array
-    kind: str = kind_field("Escape")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
@@ -42,15 +40,14 @@ class Escape(Objective):
 def lbfgs(
     model: Model,
     images: ArrayLike,
-    labels: ArrayLike,
+    labels: Any,
     *,
-    rounds: int = 12,
-    steps: int = 25,
+    binary_search_steps: int = 12,
     weight: float = 1e-3,
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
+    steps: int = 25,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """The nearest image that the model takes for a target, by L-BFGS in the box.
 
@@ -62,49 +59,46 @@ def lbfgs(
     round begins where the last that did not fool ended, the first at x, and the nearest of all
     images that fooled on the way is kept.
 
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one: true classes, or targets. What fools already is returned as it is.
-      rounds: of the bisection.
-      steps: evaluations of the model and its gradient in each round.
+    Args, raises as `pgd`, but for:
+      labels: what fools already is returned as it is.
+      binary_search_steps: rounds of the bisection.
       weight: 1/c of the first round.
-      targeted: whether `labels` are targets, as they are in the paper.
+      target: the classes to reach, as in the paper.
       key: of no effect; the attack is deterministic.
-      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
-      progress: a bar on a terminal.
+      steps: evaluations of the model and its gradient in each round.
 
     Returns:
       An AttackResult in "l2", whose `distance("rms")` is the paper's distortion √(Σδ²/n) and whose
       `losses` are the margins of logits at each evaluation. Where nothing fooled, the image is that
       of the largest margin.
 
-    Raises:
-      ValueError, TypeError: naming the argument, before anything is compiled.
-
     Example:
       >>> import numpy as np, rvis
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
-      >>> target = int(model(grey).argmin())
-      >>> result = rvis.attacks.lbfgs(model, grey, target, targeted=True, rounds=5, steps=20)
-      >>> bool(result.success[0]), bool(result.distance("rms")[0] < 0.2)
+      >>> label, other = int(model(grey).argmax()), int(model(grey).argmin())
+      >>> few = {"binary_search_steps": 5, "steps": 20}
+      >>> result = rvis.attacks.lbfgs(model, grey, label, target=other, **few)
+      >>> bool(result.success), bool(result.distance("rms") < 0.2)
       (True, True)
 
     Reference: Szegedy et al. 2013, Intriguing properties of neural networks, section 4.1. See
-      `core.BoxLBFGS` for the minimiser.
+      `BoxLBFGS` for the minimiser.
     """
-    request = prepare(model, images, labels, norm="l2", targeted=targeted, key=key)
-    unit = jnp.asarray(request.labels)
+    request = prepare(model, images, labels, norm="l2", target=target, key=key)
     return searched(
-        core.BoxLBFGS(Pixel(request.shape)),
+        BoxLBFGS(Pixel(request.shape)),
         request,
-        Probability(unit) if request.targeted else Escape(unit),
+        _loss,
         method="lbfgs",
-        rounds=rounds,
+        binary_search_steps=binary_search_steps,
         steps=steps,
         weight=weight,
-        checkpoint=checkpoint,
-        progress=progress,
         follow=True,
+        **options,
     )
+
+
+def _loss(request: Request) -> Objective:
+    unit = jnp.asarray(request.unit)
+    return Probability(unit) if request.targeted else Escape(unit)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-import flax.struct
 import jax.numpy as jnp
 from jax import lax
 
-from rvis import checks
-from rvis.attacks.result import Request
+from rvis import checks, struct
+from rvis.attacks.request import Request
 from rvis.objectives import Activations, Objective, Probability
-from rvis.objectives.base import kind_field
 from rvis.types import LOGITS, Array
 
 
@@ -30,7 +28,7 @@ def _most_other(z: Array, unit: Array) -> Array:
     return jnp.where(own, -jnp.inf, z).max(-1)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Margin(_OfLogits):
     """By how much the strongest other logit exceeds that of the class; or less it, if targeted.
 
@@ -39,8 +37,7 @@ class Margin(_OfLogits):
     """
 
     unit: Array
-    targeted: bool = flax.struct.field(pytree_node=False, default=False)
-    kind: str = kind_field("Margin")
+    targeted: bool = struct.static(default=False)
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
@@ -50,7 +47,7 @@ class Margin(_OfLogits):
         return (-margin if self.targeted else margin).mean()
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DLR(_OfLogits):
     """The difference-of-logits ratio, −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3).
 
@@ -59,7 +56,6 @@ class DLR(_OfLogits):
     """
 
     unit: Array
-    kind: str = kind_field("DLR")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
@@ -70,7 +66,7 @@ class DLR(_OfLogits):
         return (margin / (top[:, 0] - top[:, 2] + _TINY)).mean()
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TargetedDLR(_OfLogits):
     """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2), of a class y and a target t.
 
@@ -79,7 +75,6 @@ class TargetedDLR(_OfLogits):
 
     unit: Array
     target: Array
-    kind: str = kind_field("TargetedDLR")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0, "target": 0}
 
@@ -94,86 +89,106 @@ _TINY = 1e-12
 """As in fra31/auto-attack: equal logits give no NaN."""
 
 
-@flax.struct.dataclass
-class Verdict:
-    """A score that carries along whether the model is fooled.
+@struct.dataclass
+class Outcome:
+    """A loss that carries along the margin by which its attack has won.
 
     The ascent that climbs it hands both on from one forward pass. Less a penalty it is a number.
-    """
-
-    score: Array
-    fooled: Array
-
-    def __sub__(self, penalty: Array | int) -> Array:
-        return self.score - penalty
-
-
-@flax.struct.dataclass
-class Aim(Objective):
-    """An objective of groups of one image, and the class that decides when its attack has won.
 
     Attributes:
       loss: what is maximised.
-      unit: the true class, or the target.
-      targeted: which of the two.
+      margin: of logits, above 0 where the attack has won.
+      least: what a margin must exceed so that no other order of sums undoes it.
+    """
+
+    loss: Array
+    margin: Array
+    least: Array
+
+    def __sub__(self, penalty: Array | int) -> Array:
+        return self.loss - penalty
+
+    @property
+    def success(self) -> Array:
+        """Whether the model is fooled, in this program and in any other."""
+        return self.margin > self.least
+
+
+@struct.dataclass
+class AttackObjective(Objective):
+    """An objective of groups of one image, with the margin that decides when its attack has won.
+
+    Attributes:
+      loss: what is maximised.
+      margin: see `Margin`.
+      weight: of the loss.
     """
 
     loss: Objective
-    unit: Array
-    targeted: bool = flax.struct.field(pytree_node=False)
-    kind: str = kind_field("Aim")
+    margin: Margin
+    weight: Array
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return self.loss.layers
+        return tuple(dict.fromkeys((LOGITS, *self.loss.layers)))
 
-    def __call__(self, activations: Activations) -> Verdict:  # type: ignore[override]
-        """The loss, and whether another class than the true one leads, or the target does."""
-        leads = activations[LOGITS][0].argmax(-1) == self.unit
-        return Verdict(self.loss(activations), leads == self.targeted)
+    def __call__(self, activations: Activations) -> Outcome:  # type: ignore[override]
+        """The weighted loss, with the margin."""
+        loss = self.weight * self.loss(activations)
+        return Outcome(loss, self.margin(activations), least_margin(activations[LOGITS]))
+
+
+_CLEAR = 1e-5
+"""Of the largest logit: programs that add in another order differ by a tenth of it."""
+
+
+def least_margin(logits: Array) -> Array:
+    """What a margin of these logits must exceed so that rounding does not undo it."""
+    return _CLEAR * jnp.abs(jnp.where(jnp.isfinite(logits), logits, 0)).max()
 
 
 def _cross_entropy(request: Request) -> Objective:
-    reached = Probability(jnp.asarray(request.labels))
-    return reached if request.targeted else -reached
+    probability = Probability(jnp.asarray(request.unit))
+    return probability if request.targeted else -probability
 
 
 def _dlr(request: Request) -> Objective:
-    labels = jnp.asarray(request.labels)
     if request.targeted:
-        # The class to leave is not among the arguments of a targeted attack.
-        return TargetedDLR(jnp.asarray(request.clean), labels)
-    return DLR(labels)
+        return TargetedDLR(jnp.asarray(request.labels), jnp.asarray(request.target))
+    return DLR(jnp.asarray(request.labels))
 
 
-def _margin(request: Request) -> Objective:
-    return Margin(jnp.asarray(request.labels), request.targeted)
+def margin(request: Request) -> Margin:
+    """The n margins of a request."""
+    return Margin(jnp.asarray(request.unit), request.targeted)
 
 
 LOSSES: Mapping[str, Callable[[Request], Objective]] = {
     "ce": _cross_entropy,
     "dlr": _dlr,
-    "margin": _margin,
+    "margin": margin,
 }
 
 
-def aim(request: Request, loss: str) -> Aim:
-    """What an attack maximises for each image of a request, by name.
+def objective(request: Request, loss: str | Objective) -> AttackObjective:
+    """What an attack maximises for each image of a request.
 
     Args:
       request: checked arguments.
-      loss: "ce", the cross-entropy (its negative towards a target); "dlr", see `DLR`, and
-        `TargetedDLR` whose class to leave is the model's own; "margin", see `Margin`.
+      loss: n objectives, or a name: "ce", the cross-entropy (its negative towards a target); "dlr",
+        see `DLR` and `TargetedDLR`; "margin", see `Margin`.
 
     Raises:
       ValueError: naming `loss`, for another name, or "dlr" with too few classes for it.
     """
-    checks.choice("loss", loss, LOSSES)
-    needed = {"dlr": 4 if request.targeted else 3}.get(loss, 2)
-    if request.outputs < needed:
-        raise ValueError(
-            f"loss: {loss!r} needs {needed} classes, given a model of {request.outputs}; "
-            "'margin' would be right"
-        )
-    objective = LOSSES[loss](request).broadcast(len(request.labels))
-    return Aim(objective, jnp.asarray(request.labels), request.targeted)
+    count = len(request.images)
+    if isinstance(loss, str):
+        checks.choice("loss", loss, LOSSES)
+        least = {"dlr": 4 if request.targeted else 3}.get(loss, 2)
+        if request.outputs < least:
+            raise ValueError(
+                f"loss: {loss!r} needs {least} classes, given a model of {request.outputs}; "
+                "'margin' would be right"
+            )
+        loss = LOSSES[loss](request)
+    return AttackObjective(loss.broadcast(count), margin(request), jnp.ones(count, jnp.float32))

@@ -7,81 +7,37 @@ loss.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core
-from rvis.attacks.losses import Margin
-from rvis.attacks.result import AttackResult, Request, conclude, lanes
-from rvis.objectives import Activations, Objective
-from rvis.objectives.base import kind_field
-from rvis.types import LOGITS, Array, Model, PyTree
-
-_CLEAR = 1e-5
-"""Of the largest logit; see `Judged.least`."""
+from rvis import checks, struct
+from rvis.ascent import Problem
+from rvis.attacks.attack import run_unsolved
+from rvis.attacks.losses import AttackObjective, objective
+from rvis.attacks.request import Options, Request, conclude
+from rvis.attacks.result import AttackResult
+from rvis.objectives import Objective
+from rvis.types import Array, Model, PyTree
 
 _UNBOUNDED = 1e9
 
 
-@flax.struct.dataclass
-class Judged:
-    """A score that carries along the margin by which the model is fooled.
-
-    The algorithm that climbs it hands both on from one forward pass; less a penalty it is a number.
-
-    Attributes:
-      score: what is maximised.
-      margin: of logits, above 0 where the attack has won.
-      least: what a margin must exceed so that no other order of sums undoes it.
-    """
-
-    score: Array
-    margin: Array
-    least: Array
-
-    def __sub__(self, penalty: Array | int) -> Array:
-        return self.score - penalty
-
-
-@flax.struct.dataclass
-class Goal(Objective):
-    """What is maximised of a group of one image, its weight, and the margin that is looked for."""
-
-    loss: Objective
-    margin: Margin
-    weight: Array
-    kind: str = kind_field("Goal")
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (LOGITS,)
-
-    def __call__(self, activations: Activations) -> Judged:  # type: ignore[override]
-        """The weighted loss, with the margin."""
-        least = _CLEAR * jnp.abs(activations[LOGITS]).max()
-        return Judged(self.weight * self.loss(activations), self.margin(activations), least)
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class SquaredDistance:
     """‖x − origin‖², a penalty on a group of one image."""
 
     origin: Array
-    _kind: str = flax.struct.field(
-        pytree_node=False, default="SquaredDistance", repr=False, kw_only=True
-    )
 
     def __call__(self, images: Array) -> Array:
         """The penalty of (1, H, W, C), a scalar."""
         return jnp.square(images - self.origin).sum()
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class SearchState:
     """What a search carries from step to step.
 
@@ -112,7 +68,7 @@ class SearchState:
     base: Array
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Search:
     """Rounds of an inner descent, with a bisection on the weight of its objective.
 
@@ -133,43 +89,37 @@ class Search:
     every: Array
     first: Array
     confidence: Array
-    follow: bool = flax.struct.field(pytree_node=False, default=False)
+    follow: bool = struct.static(default=False)
 
-    def init(self, key: Array, position: Array | None = None) -> SearchState:
-        """At the image (1, H, W, C) of `position`, which there must be."""
-        assert position is not None
+    def init(self, key: Array, start: Array) -> SearchState:
+        """At the image (1, H, W, C)."""
         zero = jnp.float32(0)
         return SearchState(
             jnp.int32(0),
-            position,
-            self._begun(key, position),
+            start,
+            self._begun(key, start),
             self.first,
             zero,
             jnp.float32(_UNBOUNDED),
             jnp.bool_(False),
             jnp.float32(jnp.inf),
             jnp.float32(-jnp.inf),
-            position,
-            position,
+            start,
+            start,
         )
 
     def _begun(self, key: Array, origin: Array) -> PyTree:
         return self.inner.init(key, jax.vmap(self.inner.image.encode)(origin))
 
     def step(
-        self, key: Array, state: SearchState, model: Model, problem: core.Problem
+        self, key: Array, state: SearchState, model: Model, problem: Problem
     ) -> tuple[SearchState, Array]:
-        """One step of the descent, of an objective that is a `Goal`; tells the margin before it."""
-        goal = problem.objective
-        assert isinstance(goal, Goal)
+        """One step of the descent, of an `AttackObjective`; tells the margin before it."""
+        assert isinstance(problem.objective, AttackObjective)
+        weighted = struct.replace(problem.objective, weight=state.weight)
+        problem = struct.replace(problem, objective=weighted)
         images = self.inner.images(state.inner)
-        weighted = goal.replace(weight=state.weight)  # type: ignore[attr-defined]
-        inner, told = self.inner.step(
-            key,
-            state.inner,
-            model,
-            problem.replace(objective=weighted),  # type: ignore[attr-defined]
-        )
+        inner, told = self.inner.step(key, state.inner, model, problem)
         margin = told.score.margin
         fooled = margin > self.confidence + told.score.least
         distance = jnp.square(images - state.origin).sum()
@@ -204,81 +154,68 @@ class Search:
         )
         return state, margin
 
-    def images(self, state: SearchState) -> Array:
-        """The nearest image that fooled, or the best attempt, (1, H, W, C)."""
-        return state.best
+    def finish(self, state: SearchState, model: Model, problem: Problem) -> Array:
+        """The nearest image that fooled, or the best attempt, (H, W, C)."""
+        return state.best[0]
 
 
 def searched(
     inner: Any,
     request: Request,
-    loss: Objective,
+    loss: Callable[[Request], Objective],
     *,
     method: str,
-    rounds: int,
+    binary_search_steps: int,
     steps: int,
     weight: float,
-    checkpoint: str | Path | None,
-    progress: bool,
     confidence: float = 0.0,
     follow: bool = False,
-    **options: Any,
+    own: Mapping[str, Any] | None = None,
+    **options: Unpack[Options],
 ) -> AttackResult:
-    """Searches for every image of an attack.
+    """Searches for every image of an attack that does not fool the model already.
 
     Args:
       inner: see `Search`.
       request: checked arguments.
-      loss: n objectives that are maximised.
+      loss: gives the n objectives of a request that are maximised.
       method: the attack's name.
-      rounds: as `carlini_wagner` takes them.
-      steps: of each.
+      binary_search_steps: as `carlini_wagner` takes them; so the next.
+      steps: of each round.
       weight: c of the first round.
-      checkpoint: see `core.drive`.
-      progress: a bar on a terminal.
       confidence: see `Search`.
       follow: see `Search`.
-      **options: the attack's own, for its result's `config`.
+      own: the attack's own options, for its result's `config`.
+      **options: see `pgd`.
     """
-    checks.count("rounds", rounds)
+    checks.count("binary_search_steps", binary_search_steps)
     checks.count("steps", steps)
     checks.number("weight", weight, above=0)
     algorithm = Search(
         inner, jnp.int32(steps), jnp.float32(weight), jnp.float32(confidence), follow
     )
-    count = len(request.images)
-    margin = Margin(jnp.asarray(request.labels), request.targeted)
-    goal = Goal(loss.broadcast(count), margin, jnp.ones(count, jnp.float32))
-    origin = jnp.asarray(request.images[:, None])
-    parts, margins = [], []
-    for outcome in core.drive(
+    images, losses, made = run_unsolved(
         algorithm,
-        request.keys,
-        request.model,
-        core.Problem(goal, (SquaredDistance(origin),)),
-        steps=rounds * steps,
-        position=origin,
-        width=lanes(request.shape),
-        checkpoint=checkpoint,
-        progress=progress,
+        request,
+        lambda some: Problem(
+            objective(some, loss(some)), (SquaredDistance(jnp.asarray(some.images[:, None])),)
+        ),
+        steps=binary_search_steps * steps,
         label=method,
-    ):
-        parts.append(outcome.images[:, 0])
-        margins.append(outcome.info)
-    told = np.concatenate(margins)
+        **options,
+    )
     # Where the margin is above 0 the model is fooled, whatever the confidence asked for.
+    told = np.where(np.isnan(losses), -np.inf, losses)
     first = np.where((told > 0).any(1), (told > 0).argmax(1), told.argmax(1))
-    # What is fooled already needs no change, and keeps its bits.
-    solved = request.solved
     return conclude(
         request,
-        np.where(solved[:, None, None, None], request.images, np.concatenate(parts)),
+        images,
         method=method,
-        iterations=np.where(solved, 0, first),
-        losses=told,
-        rounds=rounds,
+        iterations=np.where(made > 0, first, 0),
+        losses=losses,
+        binary_search_steps=binary_search_steps,
         steps=steps,
         weight=weight,
         confidence=confidence,
-        **options,
+        **(own or {}),
     )

@@ -2,96 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core
-from rvis.attacks.gradient import balls
-from rvis.attacks.losses import aim
-from rvis.attacks.pursuit import Best, Keep, Plan, attacked, look
-from rvis.attacks.result import AttackResult, Request, prepare
+from rvis import checks, struct
+from rvis.ascent import Problem
+from rvis.attacks.attack import Keep, Look, Plan, look, plan, run_attack
+from rvis.attacks.losses import Outcome
+from rvis.attacks.request import Options, Request, prepare
+from rvis.attacks.result import AttackResult
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries, those after which the share of pixels in a square is halved."""
 
 
-def share(query: ArrayLike, queries: ArrayLike, p: ArrayLike) -> Array:
-    """The share of an image's pixels that a square covers at a query.
+def halvings(queries: int, *, rescale: bool = True) -> np.ndarray:
+    """The queries, counted from 0, from which on a square covers half as much as before.
 
     Args:
-      query: its number, from 0.
-      queries: how many in all; the schedule of 10,000 is stretched to them.
-      p: the share at first.
+      queries: how many in all.
+      rescale: whether the schedule of 10,000 is stretched to them, as in the paper.
 
     Example:
-      >>> from rvis.attacks.square import share
-      >>> [round(float(share(query, 5000, 0.8)), 3) for query in (5, 6, 30)]
-      [0.8, 0.4, 0.2]
+      >>> from rvis.attacks.square import halvings
+      >>> halvings(5000)[:3].tolist(), halvings(5000, rescale=False)[:3].tolist()
+      ([6, 26, 101], [11, 51, 201])
 
     Reference: Andriushchenko et al. 2020, section 5 and the authors' code (`p_selection`).
     """
-    place = jnp.asarray(query) * 10000 // queries
-    return jnp.asarray(p) / 2.0 ** (place > jnp.asarray(_HALVINGS)).sum()
+    marks = [mark + 1 for mark in _HALVINGS]
+    if rescale:  # in Python's integers, which do not overflow
+        marks = [-(-mark * queries // 10000) for mark in marks]
+    return np.minimum(marks, np.iinfo(np.int32).max).astype(np.int32)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class SquareState:
-    """How many queries were made, and the best image."""
+    """How many queries were made, the best image (1, H, W, C), and its outcome."""
 
     step: Array
-    best: Best
+    position: Array
+    outcome: Outcome
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Square:
-    """A query of the Square attack, for groups of one image.
+    """A query of the Square attack, see `rvis.attacks.attack.Attack`.
 
     Attributes:
       norm: "linf" or "l2".
-      queries: how many in all.
-      p: see `share`.
-      keep: "first"; queries after a success change nothing.
+      marks: see `halvings`, a leaf.
+      p: the share of an image's pixels that a square covers at first.
     """
 
-    norm: str = flax.struct.field(pytree_node=False)
-    queries: Array
+    norm: str = struct.static()
+    marks: Array
     p: Array
-    keep: Keep = flax.struct.field(pytree_node=False, default="first")
 
-    def init(self, key: Array, position: Any = None) -> SquareState:
-        """The state before the first query, from the image (1, H, W, C)."""
-        return SquareState(jnp.int32(0), Best.none(position[0]))
+    def init(self, key: Array, start: Array) -> SquareState:
+        """Before the first query, from the image (1, H, W, C)."""
+        low = jnp.float32(-jnp.inf)
+        return SquareState(jnp.int32(0), start, Outcome(low, low, jnp.float32(0)))
 
     def step(
-        self, key: Array, state: SquareState, model: Model, problem: core.Problem
-    ) -> tuple[SquareState, Array]:
+        self, key: Array, state: SquareState, model: Model, problem: Problem
+    ) -> tuple[SquareState, Look]:
         """One query, kept where it raises the loss; tells the highest loss after it."""
         ball = problem.constraint
         image = ball.centre[0]
         radius = jnp.asarray(ball.radius, jnp.float32)
-        covered = share(state.step, self.queries, self.p)
+        covered = self.p / 2.0 ** (state.step >= self.marks).sum()
         start, propose = {"linf": (_stripes, _flat), "l2": (_tiles, _shift)}[self.norm]
         begun = start(key, image.shape) * radius
-        proposed = propose(key, state.best.image - image, radius, covered)
+        proposed = propose(key, state.position[0] - image, radius, covered)
         delta = jnp.where(state.step == 0, begun, proposed)
         candidate = ball.project((image + delta)[None])
-        verdict = look(candidate, model, problem)
-        best = state.best.after(candidate[0], verdict, state.step, self.keep)
-        return SquareState(state.step + 1, best), best.score
-
-    def settle(self, state: SquareState, model: Model, problem: core.Problem) -> SquareState:
-        """The state as it is: every query was looked at."""
-        del model, problem
-        return state
-
-    def images(self, state: SquareState) -> Array:
-        """The best image, as a group of one."""
-        return state.best.image[None]
+        _, outcome = look(candidate, key, model, problem)
+        better = outcome.success | (outcome.loss > state.outcome.loss)
+        position, outcome = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old),
+            (candidate, outcome),
+            (state.position, state.outcome),
+        )
+        return SquareState(state.step + 1, position, outcome), Look(position, outcome)
 
 
 def _signs(key: Array, shape: tuple[int, ...]) -> Array:
@@ -196,16 +193,26 @@ def _pattern(rows: Array, columns: Array, side: Array) -> Array:
     return pattern / jnp.maximum(jnp.sqrt(jnp.square(pattern).sum()), 1e-10)
 
 
-def plan_square(request: Request, *, steps: int, p: float = 0.8, loss: str | None = None) -> Plan:
+def plan_square(
+    request: Request,
+    *,
+    steps: int,
+    p: float = 0.8,
+    loss: str | None = None,
+    rescale_schedule: bool = True,
+    keep: Keep = "first",
+) -> Plan:
     """The plan of `square`; see there for the arguments."""
     checks.count("steps", steps)
     checks.number("p", p, above=0, high=1)
+    if not isinstance(rescale_schedule, (bool, np.bool_)):
+        raise TypeError(f"rescale_schedule: True or False was expected, given {rescale_schedule!r}")
     if loss is None:
         loss = "ce" if request.targeted else "margin"
-    ball = balls(request)
-    problem = core.Problem(aim(request, loss), (), ball)
-    attack = Square(request.norm, jnp.int32(steps), jnp.float32(p))
-    return Plan(attack, problem, request.images[:, None], steps, piece=50)
+    marks = halvings(steps, rescale=bool(rescale_schedule))
+    attack = Square(request.norm, jnp.asarray(marks), jnp.float32(p))
+    start = request.images[:, None]
+    return plan(request, attack, start, steps=steps, loss=loss, keep=keep, piece=50)
 
 
 def square(
@@ -215,13 +222,14 @@ def square(
     *,
     norm: str = "linf",
     eps: Any,
-    steps: int = 5000,
     p: float = 0.8,
+    rescale_schedule: bool = True,
     restarts: int = 1,
     loss: str | None = None,
-    targeted: bool = False,
+    target: Any = None,
     key: KeyLike = 0,
-    progress: bool = True,
+    steps: int = 5000,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """The Square attack: a random search that sees the logits alone.
 
@@ -229,42 +237,43 @@ def square(
     changes a square of shrinking size at a random place, and is kept where the loss rises. An image
     is done with its first success.
 
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      labels: (n,) or one class: the true ones, or targets.
+    Args, returns and raises as `pgd`, but for:
       norm: "linf" or "l2".
-      eps: the ball's radius, in units of the [0, 1] image: a number, or (n,); inf for all of
-        [0, 1].
-      steps: queries of the model for each image; `iterations` of the result is how many were made
-        before the one that fooled.
       p: share of the image in a square at first, in (0, 1].
-      restarts: attempts with other chances; each goes on with the images that still hold.
+      rescale_schedule: whether squares shrink in the course of all queries, as in the paper, or as
+        in its 10,000 however many there are, as AutoAttack's do.
       loss: "margin", "ce" or "dlr"; by default the margin, or the cross-entropy towards targets.
-      targeted: whether to go towards `labels` instead of away from them.
-      key: an int seed or a typed key. An image's is folded from its bits.
-      progress: a bar on a terminal.
-
-    Returns:
-      An `AttackResult`; `losses` is the highest loss after each query.
-
-    Raises:
-      TypeError, ValueError: naming the argument, before anything is compiled.
-      FloatingPointError: naming the images whose loss became NaN.
+      steps: queries of the model for each image; `iterations` of the result is how many were made
+        before the one that fooled, and `losses` are the highest after each.
 
     Example:
       >>> import numpy as np, rvis
       >>> from rvis import attacks
       >>> model = rvis.load("mnist_cnn")
       >>> digit = np.full((28, 28, 1), 0.5, np.float32)
-      >>> attacks.square(model, digit, 3, eps=0.3, steps=10).iterations.shape
-      (1,)
+      >>> attacks.square(model, digit, 3, eps=0.3, steps=10).losses.shape
+      (10,)
 
     Reference: Andriushchenko et al. 2020, Square Attack: a query-efficient black-box adversarial
       attack via random search, algorithms 1 to 3.
     """
-    request = prepare(
-        model, images, labels, norm=norm, eps=eps, targeted=targeted, key=key, norms=("linf", "l2")
+    return run_attack(
+        plan_square,
+        prepare(
+            model,
+            images,
+            labels,
+            norm=norm,
+            eps=eps,
+            target=target,
+            key=key,
+            norms=("linf", "l2"),
+        ),
+        "square",
+        restarts=restarts,
+        steps=steps,
+        p=p,
+        loss=loss,
+        rescale_schedule=rescale_schedule,
+        **options,
     )
-    options: dict[str, Any] = {"steps": steps, "p": p, "loss": loss}
-    return attacked(plan_square, request, "square", restarts=restarts, progress=progress, **options)

@@ -8,16 +8,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from rvis import checks
-from rvis.attacks.gradient import BALLS, fgsm
+from rvis import checks, engine, struct
+from rvis.attacks.attack import balls
+from rvis.attacks.gradient import fgsm
 from rvis.attacks.losses import Margin
-from rvis.attacks.result import distances, filled, lanes, logits, predict, prepare
+from rvis.attacks.request import Request, image_logits, predict, prepare
+from rvis.attacks.result import distances
 from rvis.attacks.square import square
-from rvis.types import LOGITS, Apply, Array, ArrayLike, KeyLike, Model, PyTree, Relu, Tap, identity
+from rvis.types import (
+    LOGITS,
+    Apply,
+    Array,
+    ArrayLike,
+    KeyLike,
+    Model,
+    PyTree,
+    Relu,
+    Tap,
+    fold_each,
+    identity,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,36 +164,11 @@ def verify(
             f"images: two at least that {model.name} classifies as their labels were expected, "
             f"given {len(right)}"
         )
-    request = request.rows(right)
-    trial = _Trial(model, attack, request.images, request.labels, norm, options)
-    found = []
-    bar = tqdm(
-        _checks(trial, request.keys, float(eps), queries, tolerance, key),
-        total=len(_NAMES),
-        desc="verify",
-        unit="check",
-        disable=None if progress else True,
-        leave=False,
+    request = dataclasses.replace(
+        request.rows(right), eps=np.full(len(right), eps, np.float32), single=False
     )
-    for check in bar:
-        found.append(check)
-    return Report(tuple(found))
-
-
-_NAMES = (
-    "logits",
-    "gradient",
-    "slope",
-    "identity",
-    "ball",
-    "unbounded",
-    "monotone",
-    "scale",
-    "batch",
-    "black box",
-    "single step",
-    "noise",
-)
+    trial = _Trial(model, attack, request.images, request.labels, norm, options)
+    return Report(tuple(_checks(trial, request, queries, tolerance, key, progress)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,17 +205,17 @@ class _Trial:
 
 
 def _checks(
-    trial: _Trial, keys: Array, eps: float, queries: int, tolerance: float, key: KeyLike
+    trial: _Trial, request: Request, queries: int, tolerance: float, key: KeyLike, progress: bool
 ) -> Iterator[Check]:
     """Check after check, the cheap ones first."""
     model, images, labels, norm = trial.model, trial.images, trial.labels, trial.norm
-    count = len(images)
+    count, eps = len(images), float(request.eps[0])
     slack = tolerance + 1e-9
 
     def rate(fooled: np.ndarray) -> str:
         return f"{fooled.mean():.1%}"
 
-    z = logits(model, images).astype(np.float64)
+    z = _logits(model, images)
     sums = np.abs(z.sum(1) - 1).max()
     softmax = bool((z >= 0).all() and sums < 1e-3)
     yield Check(
@@ -238,7 +225,7 @@ def _checks(
         "probabilities given for logits: a second softmax flattens the loss, and gradients of what "
         "the network is sure of vanish",
     )
-    gradients = _slopes(model.unnamed(), images, labels)
+    gradients = engine.apply(_slope, model, (images, labels), pixels=request.pixels)
     sizes = np.sqrt(np.square(gradients.astype(np.float64)).sum((1, 2, 3)))
     alive = np.isfinite(sizes) & (sizes > 0)
     yield Check(
@@ -299,7 +286,7 @@ def _checks(
         "success falls as eps grows, though the larger ball holds the smaller: steps that do not "
         "suit the radius, or masked gradients",
     )
-    loud = model.replace(apply=_Scaled(model.apply, 1000.0))  # type: ignore[attr-defined]
+    loud = struct.replace(model, apply=_Scaled(model.apply, 1000.0))
     at = fooled[1]
     scaled = trial.fooled(trial(eps, model=loud))
     yield Check(
@@ -324,7 +311,7 @@ def _checks(
         "one stop for all): results depend on the company",
     )
     blind = square(
-        model, images, labels, norm=norm, eps=eps, steps=queries, key=key, progress=False
+        model, images, labels, norm=norm, eps=eps, steps=queries, key=key, progress=progress
     ).success
     yield Check(
         "black box",
@@ -332,16 +319,19 @@ def _checks(
         f"success {rate(at)}, random search with {queries} queries {rate(blind)}",
         "gradient masking, or too weak an attack: a search that sees no gradient does better",
     )
-    single = fgsm(model, images, labels, norm=norm, eps=eps, loss="margin", progress=False).success
+    single = fgsm(
+        model, images, labels, norm=norm, eps=eps, loss="margin", progress=progress
+    ).success
     yield Check(
         "single step",
         bool(at.mean() >= single.mean() - slack),
         f"success {rate(at)}, a single step along the gradient {rate(single)}",
         "many steps do worse than one: a step size that does not suit, or masked gradients",
     )
-    ball: Any = BALLS[norm]
-    noise = jax.vmap(lambda centre, key: ball(centre, jnp.float32(eps)).sample(key))
-    noisy = trial.fooled(np.asarray(noise(jnp.asarray(images), keys)))
+    # Other chances than those of the attack, which may start from noise itself.
+    chances = jax.random.key_data(fold_each(request.key, request.numbers))
+    noise = engine.apply(_noise, model, (balls(request), chances), pixels=request.pixels)
+    noisy = trial.fooled(noise[:, 0])
     yield Check(
         "noise",
         bool(min(at.mean(), single.mean()) >= noisy.mean() - slack),
@@ -350,21 +340,27 @@ def _checks(
     )
 
 
-@jax.jit
-def _slope(model: Model, images: Array, labels: Array) -> Array:
-    def margin(image: Array, label: Array) -> Array:
+def _slope(model: Model, problem: tuple[Array, Array]) -> Array:
+    """The margin's gradient at an image, of its label."""
+    image, label = problem
+
+    def margin(image: Array) -> Array:
         return Margin(label)({LOGITS: model.apply(model.params, image[None])})
 
-    return jax.vmap(jax.grad(margin))(images, labels)
+    return jax.grad(margin)(image)
 
 
-def _slopes(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The margin's gradient at each of (n, H, W, C)."""
-    parts = [
-        np.asarray(_slope(model, jnp.asarray(images[rows]), jnp.asarray(labels[rows])))[:some]
-        for rows, some in filled(len(images), lanes(images.shape[1:]))
-    ]
-    return np.concatenate(parts)
+def _noise(model: Model, problem: tuple[Any, Array]) -> Array:
+    """A uniform draw from a ball."""
+    del model
+    ball, data = problem
+    return ball.sample(jax.random.wrap_key_data(data, impl="threefry2x32"))
+
+
+def _logits(model: Model, images: np.ndarray) -> np.ndarray:
+    """(n, k) float64."""
+    pixels = images.shape[1] * images.shape[2]
+    return engine.apply(image_logits, model, images, pixels=pixels).astype(np.float64)
 
 
 def _rises(trial: _Trial, gradients: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -378,7 +374,7 @@ def _rises(trial: _Trial, gradients: np.ndarray, eps: float) -> tuple[np.ndarray
     rows = np.arange(len(moved))
 
     def margins(images: np.ndarray) -> np.ndarray:
-        z = logits(trial.model, images).astype(np.float64)
+        z = _logits(trial.model, images)
         own = z[rows, trial.labels].copy()
         z[rows, trial.labels] = -np.inf
         return z.max(1) - own

@@ -6,7 +6,6 @@ Every function is `f(model, images, target, *, …)` and gives an `Attribution` 
 
 from rvis.attribution.cam import grad_cam, grad_cam_plus, layer_gradient_x_activation
 from rvis.attribution.gradients import (
-    Path,
     deconvnet,
     gradient,
     guided_backprop,
@@ -17,11 +16,17 @@ from rvis.attribution.gradients import (
 )
 from rvis.attribution.masks import occlusion, rise
 from rvis.attribution.result import Attribution
-from rvis.attribution.shapley import shapley, shapley_sampling
+from rvis.attribution.shapley import (
+    ShapleyAttribution,
+    ShapleyResult,
+    shapley,
+    shapley_sampling,
+)
 
 __all__ = [
     "Attribution",
-    "Path",
+    "ShapleyAttribution",
+    "ShapleyResult",
     "deconvnet",
     "grad_cam",
     "grad_cam_plus",

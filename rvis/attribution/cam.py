@@ -2,60 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rvis import checks
+from rvis.analysis.questions import Score, ask
+from rvis.attribution import stream
 from rvis.attribution.result import Attribution
-from rvis.attribution.stream import (
-    Score,
-    Shape,
-    ask,
-    check_layer,
-    scored,
-    spatial_layer,
-    stream,
-    unscored,
-)
-from rvis.results import describe
-from rvis.types import Array, ArrayLike, Model, PyTree, layer_shapes
+from rvis.objectives import Objective
+from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
 
 
-@flax.struct.dataclass
-class AtLayer:
-    """What a layer's activation and gradient say, one sample an image, and the score (`scored`).
+@dataclasses.dataclass(frozen=True)
+class _AtLayer:
+    """f(x), and a map of a layer's activation and gradient by the method of that name."""
 
-    Attributes:
-      layer: its name.
-      size: (h, w, c) of its activation.
-      rule: which map is made of the two; a name of this module's functions.
-    """
+    layer: str
+    method: str
 
-    layer: str = flax.struct.field(pytree_node=False)
-    size: tuple[int, int, int] = flax.struct.field(pytree_node=False)
-    rule: str = flax.struct.field(pytree_node=False)
-    kind: str = flax.struct.field(pytree_node=False, default="AtLayer")
-
-    @property
-    def map_shape(self) -> Shape:
-        """(h, w, c) or (h, w)."""
-        return self.size if self.rule == "layer_gradient_x_activation" else self.size[:2]
-
-    def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        return (math.prod(self.map_shape) + 1,), ()
-
-    def __call__(
-        self, key: Array, number: Array, image: Array, own: PyTree, score: Score
-    ) -> tuple[Array, Array]:
-        reached, activation, gradient = score.at(self.layer, image)
-        if self.rule == "layer_gradient_x_activation":
-            return scored(reached, activation * gradient), jnp.float32(1)
-        weights = gradient.mean((0, 1)) if self.rule == "grad_cam" else _plus(activation, gradient)
-        return scored(reached, jax.nn.relu(activation @ weights)), jnp.float32(1)
+    def __call__(self, model: Model, problem: tuple[Objective, Array]) -> tuple[Array, Array]:
+        objective, image = problem
+        score, activation, gradient = Score(model, objective).at(self.layer, image)
+        if self.method == "layer_gradient_x_activation":
+            return score, activation * gradient
+        plain = self.method == "grad_cam"
+        weights = gradient.mean((0, 1)) if plain else _plus(activation, gradient)
+        return score, jax.nn.relu(activation @ weights)
 
 
 def _plus(activation: Array, gradient: Array) -> Array:
@@ -95,7 +72,8 @@ def grad_cam(
       progress: a bar on a terminal.
 
     Returns:
-      An `Attribution` with maps (n, H, W), bilinearly enlarged from `raw` (n, h, w).
+      An `Attribution` with maps (n, H, W), bilinearly enlarged from `raw` (n, h, w); of one image
+      (H, W) and (h, w).
 
     Raises:
       TypeError, ValueError: naming the argument, before anything is compiled.
@@ -107,7 +85,7 @@ def grad_cam(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> attribution.grad_cam(model, grey, 3).raw.shape
-      (1, 7, 7)
+      (7, 7)
 
     Reference: Selvaraju et al. 2016, Grad-CAM, equations 1 and 2.
     """
@@ -135,7 +113,7 @@ def grad_cam_plus(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> attribution.grad_cam_plus(model, grey, 3, layer="relu2").raw.shape
-      (1, 14, 14)
+      (14, 14)
 
     Reference: Chattopadhay et al. 2018, Grad-CAM++, equations 9 and 19.
     """
@@ -162,7 +140,7 @@ def layer_gradient_x_activation(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> attribution.layer_gradient_x_activation(model, grey, 3).raw.shape
-      (1, 7, 7, 64)
+      (7, 7, 64)
 
     Reference: Olah et al. 2018, The Building Blocks of Interpretability (distill), "What does the
       network see"; Draelos & Carin 2020, HiResCAM, eq. 4.
@@ -180,33 +158,12 @@ def _at_layer(
     progress: bool,
 ) -> Attribution:
     question = ask(model, images, target, chunk=chunk)
-    before = question.objective.layers
-    if layer is None:
-        layer = spatial_layer(model, question.shape, before)
-    layer = check_layer(model, question.shape, layer, before)
-    sampler = AtLayer(layer, layer_shapes(model, question.shape)[layer], method)
-    moments = stream(
-        sampler,
-        model,
-        question.objective,
-        question.images,
-        samples=1,
-        key=jax.random.key(0),
-        chunk=chunk,
-        progress=progress,
-        label=f"{model.name} {method}",
-    )
-    reached, raw = unscored(moments.mean, sampler.map_shape)
+    layer = _layer(model, question.shape, layer, question.objective.layers)
+    function = _AtLayer(layer, method)
+    scores, raw = stream.each(function, question, chunk=chunk, progress=progress, label=method)
     small = raw if raw.ndim == 3 else raw.sum(-1)
-    return Attribution(
-        maps=np.asarray(enlarged(small, question.shape[:2])),
-        images=question.images,
-        scores=reached,
-        labels=question.labels,
-        method=method,
-        raw=raw,
-        config=describe(function=method, model=model.name, target=target, layer=layer),
-    )
+    maps = np.asarray(enlarged(small, question.shape[:2]))
+    return stream.answer(method, question, maps, scores, raw=raw, target=target, layer=layer)
 
 
 def enlarged(maps: ArrayLike, size: tuple[int, int]) -> Array:
@@ -220,3 +177,26 @@ def enlarged(maps: ArrayLike, size: tuple[int, int]) -> Array:
     """
     maps = jnp.asarray(maps, jnp.float32)
     return jax.image.resize(maps, (maps.shape[0], *size), "bilinear", antialias=False)
+
+
+def _layer(
+    model: Model, shape: tuple[int, int, int], layer: str | None, before: Iterable[str]
+) -> str:
+    """`layer`, or the last with more than one place, if it lies before those of the target."""
+    ends = (len(model.layers) if n == LOGITS else model.layers.index(n) for n in before)
+    earlier, shapes = model.layers[: max(ends)], layer_shapes(model, shape)
+    if layer is None:
+        for name in reversed(earlier):
+            places = shapes.get(name, ())
+            if len(places) == 3 and places[0] * places[1] > 1:
+                return name
+        raise ValueError(f"layer: {model.name} has none with more than one place before the target")
+    checks.choice("layer", layer, model.layers)
+    if len(shapes.get(layer, ())) != 3:
+        raise ValueError(
+            f"layer: one with places (h, w, c) was expected, given {layer!r} of shape "
+            f"{shapes.get(layer, ())}"
+        )
+    if layer not in earlier:
+        raise ValueError(f"layer: one before the target's was expected, given {layer!r}")
+    return layer

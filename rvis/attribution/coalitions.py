@@ -3,210 +3,358 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Hashable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.signal import convolve
-from tqdm import tqdm
 
-from rvis import checkpoints, checks, taps
-from rvis.attribution.stream import Question, ask
-from rvis.compilation import abreast, hands, jit
+from rvis import checks, engine, struct
+from rvis.analysis.questions import Question, ask, baselines
+from rvis.engine import policy
+from rvis.models import taps
 from rvis.objectives import Objective
-from rvis.types import Array, Model
+from rvis.types import Array, ArrayLike, Model
 
 Game = Callable[[Array], Array]
 """Coalitions (m, players) of bool to their values (m, ...); pure, and hashing by value or a pytree
-(`flax.struct.dataclass`, `jax.tree_util.Partial`) whose arrays are traced."""
+(`rvis.struct.dataclass`, `jax.tree_util.Partial`) whose arrays are traced."""
 
 
 class Values(Protocol):
     """A game of n examples at once, as a pytree."""
 
-    def values(self, example: Array, draw: Array, coalitions: Array) -> Array:
-        """(m, ...) values of m coalitions (m, players), each for its example and baseline."""
+    def values(self, example: ArrayLike, draw: ArrayLike, coalitions: Array) -> Array:
+        """(m, ...) values of coalitions (m, players) of one example over one of its baselines."""
 
 
-@flax.struct.dataclass
-class _Traced:
-    """A user's game that is a pytree."""
+@struct.dataclass
+class _Users:
+    """A user's game, as a pytree."""
 
     game: Any
-    kind: str = flax.struct.field(pytree_node=False, default="traced")
 
-    def values(self, example: Array, draw: Array, coalitions: Array) -> Array:
+    def values(self, example: ArrayLike, draw: ArrayLike, coalitions: Array) -> Array:
         del example, draw
         return self.game(coalitions)
 
 
-@flax.struct.dataclass
-class _Static:
-    """A user's game that is a function."""
-
-    game: Game = flax.struct.field(pytree_node=False)
-    kind: str = flax.struct.field(pytree_node=False, default="static")
-
-    def values(self, example: Array, draw: Array, coalitions: Array) -> Array:
-        del example, draw
-        return self.game(coalitions)
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class _Pictures:
-    """The target's value on images whose absent parts are a baseline's."""
+    """The target's value on images whose absent parts are a baseline's.
+
+    Attributes:
+      baselines: (b, H, W, C) to draw from, or (n, H, W, C).
+      segments: (H, W) the number of each pixel's player.
+      drawn: whether baselines are drawn, and not each image's own.
+    """
 
     model: Model
     images: Array
     baselines: Array
     segments: Array
     target: Objective
-    kind: str = flax.struct.field(pytree_node=False, default="pictures")
+    drawn: bool = struct.static()
 
-    def values(self, example: Array, draw: Array, coalitions: Array) -> Array:
+    def values(self, example: ArrayLike, draw: ArrayLike, coalitions: Array) -> Array:
         present = coalitions[:, self.segments][..., None]
-        seen = jnp.where(present, self.images[example], self.baselines[draw])
+        absent = self.baselines[draw if self.drawn else example]
+        seen = jnp.where(present, self.images[example], absent)
         found = taps.activations(self.model, seen, self.target.layers)
-        targets = jax.tree.map(lambda leaf: leaf[example], self.target)
+        target = jax.tree.map(lambda leaf: leaf[example], self.target)
 
-        def one(target: Objective, activations: dict[str, Array]) -> Array:
+        def one(activations: dict[str, Array]) -> Array:
             return target(jax.tree.map(lambda leaf: leaf[None], activations))
 
-        return jax.vmap(one)(targets, found)
+        return jax.vmap(one)(found)
 
 
-@partial(jit, static_argnames=("width", "kind"))
-def _evaluate(
-    game: Values,
-    example: Array,
-    draw: Array,
-    coalitions: Array,
-    count: Array,
-    *,
-    width: int,
-    kind: Any,
+def _in_blocks(
+    game: Values, example: ArrayLike, draw: ArrayLike, coalitions: Array, block: int
 ) -> Array:
-    """The values of the first `count` coalitions, `width` side by side; zeros beyond."""
-    del kind  # jaxlib 0.10 takes dataclasses with equal static fields for one type
+    """The values (m, ...) of coalitions (m, players), `block` side by side."""
+    blocks = -(-len(coalitions) // block)
+    if blocks == 1:
+        return game.values(example, draw, coalitions).astype(jnp.float32)
+    padded = jnp.pad(coalitions, ((0, blocks * block - len(coalitions)), (0, 0)))
+    # One pair's coalitions are part of one step: in turn, since all at once would leave the cache.
+    values = lax.map(
+        lambda some: game.values(example, draw, some).astype(jnp.float32),
+        padded.reshape(blocks, block, -1),
+    )
+    return values.reshape(blocks * block, *values.shape[2:])[: len(coalitions)]
 
-    def rows(first: Array | int) -> tuple[Array, Array, Array]:
-        cut = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=width)
-        return cut(example), cut(draw), cut(coalitions)
 
-    def block(i: Array, values: Array) -> Array:
-        part = game.values(*rows(i * width)).astype(jnp.float32)
-        return lax.dynamic_update_slice_in_dim(values, part, i * width, 0)
+class Lane(NamedTuple):
+    """A part of an example's work, to the engine an example of its own, so that all cores work.
 
-    shape = jax.eval_shape(lambda: game.values(*rows(0))).shape[1:]
-    start = jnp.zeros((len(coalitions), *shape), jnp.float32)
-    return lax.fori_loop(0, -(-count // width), block, start)
+    Attributes:
+      example: its number.
+      draw: the number of its baseline, where the lane is of one.
+    """
+
+    example: ArrayLike
+    draw: ArrayLike
+
+
+@struct.dataclass
+class Blocks:
+    """The values of all coalitions in the order of their bits; a step is a block of them."""
+
+    game: Values
+    players: int = struct.static()
+    block: int = struct.static()
+
+    def init(self, key: Array, first: Array) -> Array:
+        return first
+
+    def step(self, key: Array, first: Array, model: None, lane: Lane) -> tuple[Array, Array]:
+        numbers = first + jnp.arange(self.block, dtype=first.dtype)
+        members = (numbers[:, None] >> jnp.arange(self.players, dtype=first.dtype)) & 1 == 1
+        return first + self.block, self.game.values(*lane, members).astype(jnp.float32)
+
+
+@struct.dataclass
+class Ends:
+    """What all players are worth together, and none of them."""
+
+    game: Values
+    players: int = struct.static()
+
+    def init(self, key: Array, start: None) -> tuple[()]:
+        return ()
+
+    def step(self, key: Array, state: tuple[()], model: None, lane: Lane) -> tuple[Any, Array]:
+        whole = jnp.broadcast_to(jnp.array([[True], [False]]), (2, self.players))
+        return (), self.game.values(*lane, whole).astype(jnp.float32)
+
+
+class Pair(NamedTuple):
+    """What a pair of permutations tells.
+
+    Attributes:
+      places: (players,) the place of each player in the first; the second is its reverse.
+      values: (2·(players − 1), ...) of the first 1, 2, … players of the first, then of the second.
+      none: (...) v(none), where baselines are drawn; else nothing.
+    """
+
+    places: Array
+    values: Array
+    none: Array
+
+
+@struct.dataclass
+class Permutations:
+    """Pairs of a permutation and its reverse; a step is a pair.
+
+    Attributes:
+      key: pair i uses `fold_in(key, i)`, whichever example it is of.
+      draws: baselines to draw one from for each pair; at least 1.
+      block: coalitions computed side by side.
+      drawn: whether baselines are drawn.
+    """
+
+    game: Values
+    key: Array
+    draws: Array
+    players: int = struct.static()
+    block: int = struct.static()
+    drawn: bool = struct.static()
+
+    def init(self, key: Array, first: Array) -> Any:
+        return first
+
+    def step(self, key: Array, number: Array, model: None, lane: Lane) -> tuple[Any, Pair]:
+        return number + 1, self.pair(number, lane.example)
+
+    def pair(self, number: Array, example: ArrayLike) -> Pair:
+        """What pair `number` tells of an example."""
+        p = self.players
+        bits = jax.random.bits(jax.random.fold_in(self.key, number), (p + 1,), jnp.uint32)
+        places = jnp.argsort(bits[:-1]).astype(jnp.int32)
+        share = (bits[-1] >> 8).astype(jnp.float32) / 2**24
+        draw = jnp.minimum(share * self.draws, self.draws - 1).astype(jnp.int32)
+        sizes = jnp.arange(1, p, dtype=jnp.int32)[:, None]
+        parts = [places < sizes, p - 1 - places < sizes]
+        if self.drawn:
+            parts.append(jnp.zeros((1, p), bool))
+        coalitions = jnp.concatenate(parts)
+        if len(coalitions) == 0:
+            shape = jax.eval_shape(self.game.values, example, draw, jnp.zeros((1, p), bool)).shape
+            return Pair(places, jnp.zeros((0, *shape[1:]), jnp.float32), jnp.zeros(0, jnp.float32))
+        values = _in_blocks(self.game, example, draw, coalitions, self.block)
+        none = values[-1] if self.drawn else jnp.zeros(0, jnp.float32)
+        return Pair(places, values[: 2 * (p - 1)], none)
+
+
+def shares(xp: Any, places: Any, values: Any, none: Any, full: Any) -> Any:
+    """(players, ...) the mean of what each player changes in a permutation and in its reverse.
+
+    It sums to v(all) − v(none), since both permutations' changes telescope.
+
+    Args:
+      xp: `numpy`, for all of its precision, or `jax.numpy`.
+      places, values: see `Pair`.
+      none, full: (...) v(none) and v(all).
+    """
+    last = len(places) - 1
+    total = 0
+    for part, order in ((values[:last], places), (values[last:], last - places)):
+        path = xp.concatenate([none[None], part, full[None]])
+        total = total + (path[1:] - path[:-1])[order]
+    return total / 2
+
+
+def standard_errors(xp: Any, count: Any, sums: Any) -> Any:
+    """Standard errors (players, ...) of means over `count` pairs.
+
+    The variance of a player that seldom matters is seldom seen. So each variance is drawn towards
+    the mean of all players', by the share of their spread that is sampling noise (an empirical
+    Bayes estimate, after James & Stein).
+
+    Args:
+      xp: `numpy` or `jax.numpy`.
+      count: pairs, at least 2.
+      sums: the sums over pairs of the shares, each less that of the first pair, to the powers 1 to
+        4, (players, ...) each.
+    """
+    mean, second, third, fourth = (power / count for power in sums)
+    square = xp.maximum(second - mean**2, 0)
+    variance = square * count / (count - 1)
+    kurtosis = xp.maximum(fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4, 0)
+    noise = (xp.maximum(kurtosis - square**2, 0) / count).mean(0)
+    spread = variance.var(0) * len(variance) / max(1, len(variance) - 1)
+    weight = xp.where(spread > noise, noise / xp.where(spread > 0, spread, 1), 1)
+    return xp.sqrt((weight * variance.mean(0) + (1 - weight) * variance) / count)
+
+
+LEAST = 16
+"""Pairs of permutations before an error is believed."""
+LOOK = 8
+"""Pairs from one look at the tolerance to the next."""
+
+
+@struct.dataclass
+class UntilSure:
+    """Pairs until no player's standard error is above the tolerance; shares are (players, ...)."""
+
+    permutations: Permutations
+    tolerance: Array
+    shape: tuple[int, ...] = struct.static()
+
+    def init(self, key: Array, start: Array) -> Any:
+        # The first pair's shares are subtracted from all, so that little cancels.
+        zeros = jnp.zeros(self.shape, jnp.float32)
+        return start, zeros, (zeros,) * 4
+
+    def step(
+        self, key: Array, state: Any, model: None, problem: tuple[Lane, Array, Array]
+    ) -> tuple[Any, Pair]:
+        count, first, sums = state
+        lane, full, none = problem
+        pair = self.permutations.pair(count, lane.example)
+        none = pair.none if self.permutations.drawn else none
+        own = shares(jnp, pair.places, pair.values, none, full)
+        first = jnp.where(count == 0, own, first)
+        away = own - first
+        sums = tuple(total + away ** (power + 1) for power, total in enumerate(sums))
+        return (count + 1, first, sums), pair
+
+    def done(self, state: Any) -> Array:
+        count, _, sums = state
+        errors = standard_errors(jnp, jnp.maximum(count, 2).astype(jnp.float32), sums)
+        looked_at = (count >= LEAST) & (count % LOOK == 0)
+        return looked_at & (errors.max() <= self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A checked game: n examples, p players, and b baselines to draw from (0 where fixed)."""
+    """A checked game: n examples, p players, and b baselines to draw from (0 where fixed).
+
+    Attributes:
+      pixels: of a coalition, for the engine.
+      shape: of a value.
+      pictures: the question and the segments, where the game is of images.
+    """
 
     game: Values
-    kind: Any
     examples: int
     players: int
     draws: int
     shape: tuple[int, ...]
-    width: int
-    chunk: int
+    pixels: int
     label: str
     pictures: tuple[Question, np.ndarray] | None = None
 
-    def values(
-        self,
-        count: int,
-        rows: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
-        bar: tqdm,
-    ) -> np.ndarray:
-        """(count, ...) float64 values; `rows` gives examples, draws and coalitions by number."""
-        found = np.empty((count, *self.shape))
+    def block(self, count: int) -> int:
+        """How many of `count` coalitions are computed side by side: blocks of equal size."""
+        widest = 16 if self.pictures else 256
+        return policy.equal_blocks(self.pixels, count, widest=widest)
 
-        def part(numbers: np.ndarray) -> np.ndarray:
-            example, draw, coalitions = rows(numbers)
-            if not self.draws:
-                draw = example
-            padding = size - len(numbers)  # one program for all parts
-            values = _evaluate(
-                self.game,
-                np.pad(example.astype(np.int32), (0, padding)),
-                np.pad(draw.astype(np.int32), (0, padding)),
-                np.pad(coalitions, ((0, padding), (0, 0))),
-                np.int32(len(numbers)),
-                width=self.width,
-                kind=self.kind,
-            )
-            return np.asarray(values)[: len(numbers)]
+    def run(self, algorithm: Any, problems: Any, **options: Any) -> engine.Run:
+        """`engine.run` without a model, which the game has, and without keys of examples."""
+        count = len(jax.tree.leaves(problems)[0])
+        keys = jnp.broadcast_to(jax.random.key(0), (count,))
+        options |= {"failure": _not_finite}
+        return engine.run(algorithm, None, problems, keys, **options)
 
-        size = -(-self.chunk // (hands() * self.width)) * self.width
-        for first in range(0, count, self.chunk):
-            numbers = np.arange(first, min(first + self.chunk, count))
-            share = -(-len(numbers) // (hands() * self.width)) * self.width
-            parts = np.split(numbers, range(share, len(numbers), share))
-            found[numbers] = np.concatenate(abreast(part, parts))
-            bar.update(len(numbers))
-        if not np.isfinite(found).all():
-            raise FloatingPointError("target: a coalition's value is NaN or infinite")
-        return found
+    def lanes(self, steps: int) -> int:
+        """In how many parts of equal size an example's steps are cut; few are made in vain."""
+        most = range(1, -(-8 // self.examples) + 1)
+        return max(n for n in most if n == 1 or -(-steps // n) * n <= 1.0625 * steps)
 
-    def fingerprint(self, *others: Any) -> str:
-        """Of all that the values depend on; neither chunk nor progress are among it."""
-        return checkpoints.fingerprint(self.game, self.players, self.draws, others)
+
+def _not_finite(examples: list[int]) -> str:
+    return "target: a coalition's value is NaN or infinite"
 
 
 def make_plan(
-    model: Any, images: Any, target: Any, players: Any, baseline: Any, chunk: int | None
+    model: Any, images: Any, target: Any, players: Any, baseline: Any, chunk: Any, callback: Any
 ) -> Plan:
     """Refuses what cannot be, before anything compiles."""
-    cpu = jax.default_backend() == "cpu"
-    chunk = checks.count("chunk", chunk) if chunk is not None else 1024 if cpu else 16384
+    if chunk is not None:
+        checks.count("chunk", chunk)
     if not isinstance(model, Model):
         if images is not None or target is not None:
             raise TypeError(f"model: a Model was expected beside images, given {model!r}")
-        return _plan_of_game(model, players, chunk)
+        return _plan_of_game(model, players)
     if images is None or target is None:
         raise TypeError("images and target: both were expected beside a Model")
-    question = ask(model, images, target)
-    batch = jnp.asarray(question.images)
-    n, height, width, _ = batch.shape
+    question = ask(model, images, target, callback=callback)
+    height, width, _ = question.shape
     segments = _segments(players, height, width)
-    baselines, draws = _baselines(baseline, batch)
-    # A few small images fit a core's cache; an accelerator wants many.
-    side_by_side = (2**14 if cpu else 2**22) // (height * width)
-    side_by_side = min(max(1, side_by_side), 16 if cpu else 1024)
-    segmented = jnp.asarray(segments)
+    absent = baselines(baseline, question.images)
+    draws = absent.shape[1] if absent.shape[1] > 1 else 0
+    game = _Pictures(
+        model.unnamed(),
+        jnp.asarray(question.images),
+        jnp.asarray(absent[0] if draws else absent[:, 0]),
+        jnp.asarray(segments),
+        jax.tree.map(jnp.asarray, question.objective),
+        bool(draws),
+    )
     return Plan(
-        game=_Pictures(model.unnamed(), batch, baselines, segmented, question.objective),
-        kind=type(question.objective),
-        examples=n,
+        game=game,
+        examples=len(question.images),
         players=int(segments.max()) + 1,
         draws=draws,
         shape=(),
-        width=side_by_side,
-        chunk=-(-chunk // side_by_side) * side_by_side,
+        pixels=height * width,
         label=f"{model.name} Shapley",
         pictures=(question, segments),
     )
 
 
-def _plan_of_game(game: Any, players: Any, chunk: int) -> Plan:
+def _plan_of_game(game: Any, players: Any) -> Plan:
     if not callable(game):
         raise TypeError(f"model: a Model or a game was expected, given {game!r}")
     count = checks.count("players", players)
     arrays = all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(game))
     if not arrays and not isinstance(game, Hashable):
         raise TypeError(f"model: a game that hashes, or is a pytree, was expected, given {game!r}")
-    width = 256
+    width = 257
     out = jax.eval_shape(game, jax.ShapeDtypeStruct((width, count), bool))
     shape = getattr(out, "shape", ())
     if shape[:1] != (width,):
@@ -215,21 +363,19 @@ def _plan_of_game(game: Any, players: Any, chunk: int) -> Plan:
             f"expected, given one that gives {shape or out}"
         )
     return Plan(
-        game=_Traced(game) if arrays else _Static(game),
-        kind=type(game),
+        game=_Users(game if arrays else jax.tree_util.Partial(game)),
         examples=1,
         players=count,
         draws=0,
         shape=shape[1:],
-        width=width,
-        chunk=-(-chunk // width) * width,
+        pixels=1,
         label="Shapley",
     )
 
 
 def _segments(players: Any, height: int, width: int) -> np.ndarray:
     """(H, W) int32 player numbers from 0, without holes."""
-    if isinstance(players, (int, np.integer)) and not isinstance(players, bool):
+    if np.ndim(players) == 0:
         side = checks.count("players", players)
         if side > max(height, width):
             raise ValueError(
@@ -237,46 +383,9 @@ def _segments(players: Any, height: int, width: int) -> np.ndarray:
             )
         rows, columns = np.arange(height) // side, np.arange(width) // side
         return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
-    given = np.asarray(players)
-    if given.dtype == bool or not np.issubdtype(given.dtype, np.integer):
-        raise TypeError(
-            "players: a patch's side in pixels or an integer map (H, W) of segments was expected, "
-            f"given {players!r}"
-        )
+    given = checks.integers("players", players, low=-checks.LARGEST)
     if given.shape != (height, width):
         raise ValueError(
             f"players: a map of shape {(height, width)} was expected, given {given.shape}"
         )
     return np.unique(given, return_inverse=True)[1].reshape(given.shape).astype(np.int32)
-
-
-def _baselines(baseline: Any, images: Array) -> tuple[Array, int]:
-    """The pictures of absence: one an image and 0, or b to draw from and b."""
-    if isinstance(baseline, str):
-        checks.choice("baseline", baseline, ("zero", "mean", "blur"))
-        if baseline == "zero":
-            return jnp.zeros_like(images), 0
-        if baseline == "mean":
-            return jnp.broadcast_to(images.mean((1, 2), keepdims=True), images.shape), 0
-        return _blurred(images), 0
-    given = checks.images("baseline", baseline, channels=images.shape[3])
-    if given.shape[1:] != images.shape[1:]:
-        raise ValueError(
-            f"baseline: {images.shape[1:]} an image was expected, given {given.shape[1:]}"
-        )
-    if np.ndim(baseline) == 3:
-        return jnp.broadcast_to(given, images.shape), 0
-    return given, len(given)
-
-
-@jax.jit
-def _blurred(images: Array) -> Array:
-    """Gaussian blur with σ an eighth of the shorter side, edges repeated."""
-    sigma = min(images.shape[1:3]) / 8
-    reach = math.ceil(3 * sigma)
-    bell = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1) / sigma) ** 2)
-    bell = bell / bell.sum()
-    pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    padded = jnp.pad(images, pads, mode="edge")
-    rows = convolve(padded, bell[None, :, None, None], mode="valid")
-    return jnp.clip(convolve(rows, bell[None, None, :, None], mode="valid"), 0, 1)

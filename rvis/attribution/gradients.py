@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Protocol
+import dataclasses
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, taps
+from rvis import checks, struct
+from rvis.analysis.questions import Score, Shape, ask, baselines
+from rvis.attribution import stream
 from rvis.attribution.result import Attribution
-from rvis.attribution.stream import (
-    Moments,
-    Question,
-    Score,
-    Shape,
-    ask,
-    scored,
-    scores,
-    stream,
-    unscored,
-)
-from rvis.results import describe
+from rvis.attribution.stream import Callback, answer
+from rvis.files import PathLike
+from rvis.models import taps
+from rvis.objectives import Objective
 from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, Relu, as_key
 
 
-@flax.struct.dataclass
-class Gradient:
-    """∇f(x) and f(x) (`scored`), one sample an image."""
+@dataclasses.dataclass(frozen=True)
+class _Gradient:
+    """f(x) and ∇f(x), with a rule for the ReLUs."""
 
-    kind: str = flax.struct.field(pytree_node=False, default="Gradient")
+    relu: Relu
 
-    def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        return (math.prod(shape) + 1,), ()
-
-    def __call__(
-        self, key: Array, number: Array, image: Array, own: PyTree, score: Score
-    ) -> tuple[Array, Array]:
-        return scored(*score.and_gradient(image)), jnp.float32(1)
+    def __call__(self, model: Model, problem: tuple[Objective, Array]) -> tuple[Array, Array]:
+        objective, image = problem
+        return Score(model, objective, self.relu).and_gradient(image)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Noise:
     """∇f(x + ε), ε normal with `deviation` times the image's range."""
 
     deviation: Array
-    kind: str = flax.struct.field(pytree_node=False, default="Noise")
 
     def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
         return shape, ()
@@ -60,35 +48,16 @@ class Noise:
         return score.and_gradient(image + noise)[1], jnp.float32(1)
 
 
-class Path(Protocol):
-    """A way from a baseline to an image; a pytree, as `jax.jit` takes it."""
-
-    def __call__(self, t: Array, baseline: Array, image: Array) -> Array:
-        """The picture at t in [0, 1]: the baseline at 0, the image at 1; differentiable in t."""
-
-
-@flax.struct.dataclass
-class Line:
-    """The straight way."""
-
-    kind: str = flax.struct.field(pytree_node=False, default="Line")
-
-    def __call__(self, t: Array, baseline: Array, image: Array) -> Array:
-        return baseline + t * (image - baseline)
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class Along:
-    """∇f(γ(t)) ⊙ γ'(t) at a node t of the path γ from one of an image's baselines.
+    """∇f ⊙ (x − x′) at a node of the line from one of an image's baselines x′.
 
     `own` is (b, H, W, C); sample i is node i mod s of baseline ⌊i / s⌋.
     """
 
-    path: Path
     nodes: Array
     weights: Array
     steps: Array
-    kind: str = flax.struct.field(pytree_node=False, default="Along")
 
     def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
         return shape, ()
@@ -97,11 +66,9 @@ class Along:
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
         node = number % self.steps
-        baseline = own[number // self.steps]
-        place, velocity = jax.jvp(
-            lambda t: self.path(t, baseline, image), (self.nodes[node],), (jnp.float32(1),)
-        )
-        return score.and_gradient(place)[1] * velocity, self.weights[node]
+        away = image - own[number // self.steps]
+        place = image - (1 - self.nodes[node]) * away
+        return score.and_gradient(place)[1] * away, self.weights[node]
 
 
 def gradient(
@@ -118,7 +85,7 @@ def gradient(
       progress: a bar on a terminal.
 
     Returns:
-      An `Attribution` with maps (n, H, W, C).
+      An `Attribution` with maps (n, H, W, C), or (H, W, C) of one image.
 
     Raises:
       TypeError, ValueError: naming the argument, before anything is compiled.
@@ -134,9 +101,7 @@ def gradient(
 
     Reference: Simonyan et al. 2013, Deep Inside Convolutional Networks, section 3.
     """
-    question = ask(model, images, target, chunk=chunk)
-    reached, maps = _plain(model, question, jax.nn.relu, chunk, progress)
-    return _answer("gradient", model, question, maps, reached, target=target)
+    return _plain("gradient", model, images, target, jax.nn.relu, chunk, progress)
 
 
 def input_x_gradient(
@@ -156,10 +121,7 @@ def input_x_gradient(
 
     Reference: Shrikumar et al. 2016, Not Just a Black Box, section 2.
     """
-    question = ask(model, images, target, chunk=chunk)
-    reached, maps = _plain(model, question, jax.nn.relu, chunk, progress)
-    maps = question.images * maps
-    return _answer("input_x_gradient", model, question, maps, reached, target=target)
+    return _plain("input_x_gradient", model, images, target, jax.nn.relu, chunk, progress)
 
 
 def guided_backprop(
@@ -179,9 +141,7 @@ def guided_backprop(
 
     Reference: Springenberg et al. 2014, Striving for Simplicity, section 3.4.
     """
-    question = _with_rule(model, images, target, chunk)
-    reached, maps = _plain(model, question, taps.guided_relu, chunk, progress)
-    return _answer("guided_backprop", model, question, maps, reached, target=target)
+    return _plain("guided_backprop", model, images, target, taps.guided_relu, chunk, progress)
 
 
 def deconvnet(
@@ -189,8 +149,7 @@ def deconvnet(
 ) -> Attribution:
     """The gradient that a ReLU rectifies on its way back, whatever the ReLU's input was.
 
-    The rule alone, from a whole target to the whole image; pooling passes gradients back through
-    its switches in any case. Args, returns and raises as `guided_backprop`.
+    Args, returns and raises as `guided_backprop`.
 
     Example:
       >>> import numpy as np, rvis
@@ -198,14 +157,12 @@ def deconvnet(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> attribution.deconvnet(model, grey, 3).maps.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
     Reference: Zeiler & Fergus 2013, Visualizing and Understanding Convolutional Networks, section
       2.1; as a rule for gradients, Simonyan et al. 2013, section 4.
     """
-    question = _with_rule(model, images, target, chunk)
-    reached, maps = _plain(model, question, taps.deconvnet_relu, chunk, progress)
-    return _answer("deconvnet", model, question, maps, reached, target=target)
+    return _plain("deconvnet", model, images, target, taps.deconvnet_relu, chunk, progress)
 
 
 def smoothgrad(
@@ -214,10 +171,11 @@ def smoothgrad(
     target: Any,
     *,
     noise: float = 0.15,
-    samples: int = 50,
-    squared: bool = False,
     key: KeyLike = 0,
+    samples: int = 50,
     chunk: int | None = None,
+    checkpoint: PathLike | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
 ) -> Attribution:
     """The mean of the gradients at noisy copies of the image.
@@ -228,14 +186,16 @@ def smoothgrad(
       target: see `gradient`.
       noise: standard deviation of the normal noise, as a share of each image's range (max − min);
         the copies are not clipped.
-      samples: noisy copies.
-      squared: the mean of the squared gradients instead (Hooker et al. 2018, SmoothGrad-Squared).
       key: an int seed or a typed key; copy i of every image uses `fold_in(key, i)`.
+      samples: noisy copies.
       chunk: images on the device at once.
+      checkpoint: a folder for the state of interrupted work; the same call then goes on.
+      callback: `callback(step, maps, scores)` is called as the samples add up, with how many there
+        are, the maps so far and f(x); where it returns True the work ends with these maps.
       progress: a bar on a terminal.
 
     Returns:
-      An `Attribution` with maps (n, H, W, C).
+      An `Attribution` with maps (n, H, W, C), or (H, W, C) of one image.
 
     Raises:
       TypeError, ValueError, FloatingPointError: as `gradient`.
@@ -246,21 +206,12 @@ def smoothgrad(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.linspace(0, 1, 784, dtype=np.float32).reshape(28, 28, 1)
       >>> attribution.smoothgrad(model, grey, 3, samples=4).maps.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
-    Reference: Smilkov et al. 2017, SmoothGrad, section 3; Hooker et al. 2018, A Benchmark for
-      Interpretability Methods in Deep Neural Networks, section 4.1.
+    Reference: Smilkov et al. 2017, SmoothGrad, section 3.
     """
-    question, moments = _noisy(model, images, target, noise, samples, key, chunk, progress)
-    maps = moments.square if squared else moments.mean
-    about: dict[str, Any] = {
-        "noise": noise,
-        "samples": samples,
-        "squared": squared,
-        "key": as_key(key),
-    }
-    reached = scores(model, question, chunk=chunk)
-    return _answer("smoothgrad", model, question, maps, reached, target=target, **about)
+    run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
+    return _noisy("smoothgrad", model, images, target, noise, key, samples, callback, **run)
 
 
 def vargrad(
@@ -269,9 +220,11 @@ def vargrad(
     target: Any,
     *,
     noise: float = 0.15,
-    samples: int = 50,
     key: KeyLike = 0,
+    samples: int = 50,
     chunk: int | None = None,
+    checkpoint: PathLike | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
 ) -> Attribution:
     """The variance of the gradients at noisy copies of the image.
@@ -288,10 +241,8 @@ def vargrad(
 
     Reference: Adebayo et al. 2018, Sanity Checks for Saliency Maps, section 2.
     """
-    question, moments = _noisy(model, images, target, noise, samples, key, chunk, progress)
-    about: dict[str, Any] = {"noise": noise, "samples": samples, "key": as_key(key)}
-    reached = scores(model, question, chunk=chunk)
-    return _answer("vargrad", model, question, moments.variance, reached, target=target, **about)
+    run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
+    return _noisy("vargrad", model, images, target, noise, key, samples, callback, **run)
 
 
 def integrated_gradients(
@@ -299,34 +250,32 @@ def integrated_gradients(
     images: ArrayLike,
     target: Any,
     *,
-    baseline: ArrayLike = 0.0,
-    steps: int = 50,
+    baseline: str | ArrayLike = 0.0,
     rule: str = "gauss-legendre",
-    path: Path | None = None,
+    steps: int = 50,
     chunk: int | None = None,
+    checkpoint: PathLike | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
 ) -> Attribution:
     """(x − x′) ⊙ ∫₀¹ ∇f(x′ + t·(x − x′)) dt: maps that sum to f(x) − f(x′).
 
-    How far they are from doing so is `gap`. The rules are exact on linear functions with any number
-    of nodes; sums that give the ends full weight are not, and are left out for it.
+    How far they are from doing so is `gap`.
 
     Args:
       model: any model.
       images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
       target: see `gradient`.
-      baseline: x′ in [0, 1]: a number; an image (H, W, C); several (b, H, W, C), over which the
-        mean is taken; or several for each image, (n, b, H, W, C).
+      baseline: x′ in [0, 1]: a number; "mean" of each image's pixels, by channel; "blur", a
+        Gaussian with σ an eighth of the shorter side; an image (H, W, C); several (b, H, W, C),
+        over which the mean is taken.
       steps: nodes of the integral, for each baseline. A ReLU network's integrand jumps: see what
         `gap` is left, and take more where it is too much.
       rule: "gauss-legendre" or "midpoint".
-      path: a way other than the straight one, see `rvis.attribution.Path`; the integrand is then
-        ∇f(γ(t)) ⊙ γ′(t).
-      chunk: images on the device at once.
-      progress: a bar on a terminal.
+      chunk, checkpoint, callback, progress: as `smoothgrad`; the callback's steps are nodes.
 
     Returns:
-      An `Attribution` with maps (n, H, W, C) and the completeness `gap`
+      An `Attribution` with maps (n, H, W, C), or (H, W, C) of one image, and the completeness `gap`
       f(x) − f(x′) − Σ map (with several baselines, from the mean of f over them).
 
     Raises:
@@ -338,50 +287,33 @@ def integrated_gradients(
       >>> model = rvis.load("mnist_cnn")
       >>> grey = np.full((28, 28, 1), 0.5, np.float32)
       >>> result = attribution.integrated_gradients(model, grey, 3, steps=20)
-      >>> bool(abs(result.gap[0]) < 0.01)
+      >>> bool(abs(result.gap) < 0.01)
       True
 
-    Reference: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks, eq. 1 and section
-      4 (path methods); several baselines: Erion et al. 2019 (expected gradients).
+    Reference: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks, eq. 1; several
+      baselines: Erion et al. 2019 (expected gradients).
     """
-    question = ask(model, images, target, chunk=chunk)
+    question = ask(model, images, target, chunk=chunk, callback=callback)
     steps = checks.count("steps", steps)
     nodes, weights = quadrature(rule, steps)
-    starts = _baselines(baseline, question)
-    way = Line() if path is None else path
-    if not callable(way):
-        raise TypeError(f"path: a pytree called as path(t, baseline, image), given {path!r}")
-    moments = stream(
-        Along(way, jnp.asarray(nodes), jnp.asarray(weights), jnp.int32(steps)),
-        model,
-        question.objective,
-        question.images,
+    starts = baselines(baseline, question.images)
+    maps = stream.mean(
+        Along(jnp.asarray(nodes), jnp.asarray(weights), jnp.int32(steps)),
+        question,
         samples=steps * starts.shape[1],
         key=jax.random.key(0),
         own=starts,
         chunk=chunk,
+        checkpoint=checkpoint,
+        callback=callback,
         progress=progress,
-        label=f"{model.name} integrated_gradients",
+        label="integrated_gradients",
     )
-    maps = np.asarray(moments.mean)
-    reached = scores(model, question, chunk=chunk)
-    left = [
-        scores(model, question, chunk=chunk, images=starts[:, b]) for b in range(starts.shape[1])
-    ]
-    gap = reached - np.mean(left, 0) - maps.sum((1, 2, 3))
-    return _answer(
-        "integrated_gradients",
-        model,
-        question,
-        maps,
-        reached,
-        gap=gap,
-        target=target,
-        baseline=np.asarray(baseline),
-        steps=steps,
-        rule=rule,
-        path=way,
-    )
+    scores = question.scores()
+    absent = np.mean([question.scores(starts[:, b]) for b in range(starts.shape[1])], 0)
+    about: dict[str, Any] = {"baseline": baseline, "steps": steps, "rule": rule}
+    gap = scores - absent - maps.sum((1, 2, 3))
+    return answer("integrated_gradients", question, maps, scores, gap=gap, target=target, **about)
 
 
 def quadrature(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -409,100 +341,46 @@ def quadrature(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(whole)  # type: ignore[return-value]
 
 
-def _baselines(baseline: ArrayLike, question: Question) -> np.ndarray:
-    """(n, b, H, W, C), without copies."""
-    count, *shape = question.images.shape
-    if np.ndim(baseline) == 0:
-        level = checks.number("baseline", baseline, low=0, high=1)
-        return np.broadcast_to(np.float32(level), (count, 1, *shape))
-    given = np.asarray(baseline)
-    if given.ndim not in (3, 4, 5) or given.shape[-3:] != tuple(shape):
-        raise ValueError(
-            f"baseline: a number, or an array ending in {tuple(shape)} of rank 3 (one), 4 (several)"
-            f" or 5 (several for each image) was expected, given shape {given.shape}"
-        )
-    if given.ndim == 5 and len(given) != count:
-        raise ValueError(
-            f"baseline: sets for {count} images were expected, given {len(given)} of them"
-        )
-    flat = np.asarray(checks.images("baseline", given.reshape(-1, *shape)))
-    lead = given.shape[:-3] if given.ndim > 3 else (1,)
-    return np.broadcast_to(flat.reshape(*lead, *shape), (count, lead[-1], *shape))
-
-
-def _plain(
-    model: Model, question: Question, relu: Relu, chunk: int | None, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) scores and (n, H, W, C) gradients."""
-    moments = stream(
-        Gradient(),
-        model,
-        question.objective,
-        question.images,
-        samples=1,
-        key=jax.random.key(0),
-        relu=relu,
-        chunk=chunk,
-        progress=progress,
-        label=f"{model.name} gradient",
-    )
-    return unscored(moments.mean, question.shape)
-
-
 def _noisy(
+    method: str,
     model: Model,
     images: ArrayLike,
     target: Any,
     noise: float,
-    samples: int,
     key: KeyLike,
+    samples: int,
+    callback: Callback | None,
+    **run: Any,
+) -> Attribution:
+    """The mean of the gradients at noisy copies, or their variance."""
+    question = ask(model, images, target, chunk=run["chunk"], callback=callback)
+    sampler = Noise(jnp.float32(checks.number("noise", noise, low=0)))
+    checks.count("samples", samples)
+    options: dict[str, Any] = {"samples": samples, "key": as_key(key)}
+    if method == "vargrad":
+        run["maps"] = lambda moments: moments.variance
+    run |= {"callback": callback, "label": "smoothgrad"}
+    found = stream.mean(sampler, question, **options, **run)
+    return answer(method, question, found, question.scores(), target=target, noise=noise, **options)
+
+
+def _plain(
+    method: str,
+    model: Model,
+    images: ArrayLike,
+    target: Any,
+    relu: Relu,
     chunk: int | None,
     progress: bool,
-) -> tuple[Question, Moments]:
+) -> Attribution:
+    """The gradient under a rule for the ReLUs, times the image where the method says so."""
     question = ask(model, images, target, chunk=chunk)
-    level = checks.number("noise", noise, low=0)
-    checks.count("samples", samples)
-    moments = stream(
-        Noise(jnp.float32(level)),
-        model,
-        question.objective,
-        question.images,
-        samples=samples,
-        key=as_key(key),
-        chunk=chunk,
-        progress=progress,
-        label=f"{model.name} smoothgrad",
-    )
-    return question, moments
-
-
-def _with_rule(model: Model, images: ArrayLike, target: Any, chunk: int | None) -> Question:
-    question = ask(model, images, target, chunk=chunk)
-    if not getattr(model.apply, "takes_relu", True):
+    if relu is not jax.nn.relu and not getattr(model.apply, "takes_relu", True):
         raise ValueError(
             f"model: {model.name} applies its own ReLUs, so that no other rule for their gradient "
             "can be put in; a module whose __call__ takes `relu` and uses it was expected"
         )
-    return question
-
-
-def _answer(
-    method: str,
-    model: Model,
-    question: Question,
-    maps: Any,
-    reached: np.ndarray,
-    *,
-    target: Any,
-    gap: np.ndarray | None = None,
-    **about: Any,
-) -> Attribution:
-    return Attribution(
-        maps=np.asarray(maps),
-        images=question.images,
-        scores=reached,
-        labels=question.labels,
-        method=method,
-        gap=gap,
-        config=describe(function=method, model=model.name, target=target, **about),
-    )
+    scores, maps = stream.each(_Gradient(relu), question, chunk=chunk, progress=progress)
+    if method == "input_x_gradient":
+        maps = question.images * maps
+    return answer(method, question, maps, scores, target=target)

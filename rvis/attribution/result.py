@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from rvis import checks, files, plots
+from rvis import checks
+from rvis.plotting import grids
+from rvis.results import write
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Attribution:
-    """What a network saw in each of n images, by one method.
+    """What a network saw in each of n images, by one method; of one image without the axis n.
 
     Attributes:
       maps: (n, H, W, C), one number a value of the image, or (n, H, W), one a place.
@@ -56,19 +58,24 @@ class Attribution:
           (-1.0, 4.0)
         """
         checks.choice("reduce", reduce, ("sum", "max"))
+        coloured = self.maps.ndim == self.images.ndim
         if reduce == "max":
-            return np.abs(self.maps).max(-1) if self.maps.ndim == 4 else np.abs(self.maps)
-        return self.maps.sum(-1) if self.maps.ndim == 4 else self.maps
+            return np.abs(self.maps).max(-1) if coloured else np.abs(self.maps)
+        return self.maps.sum(-1) if coloured else self.maps
 
     def show(self, *, style: str = "beside", reduce: str = "sum") -> PIL.Image.Image:
-        """The maps as one labelled grid; see `rvis.plots.overlay` for the styles."""
-        return plots.grid(
-            plots.overlay(self.images, self.heatmaps(reduce), style=style),
-            titles=[str(label) for label in self.labels],
-        )
+        """The maps as one labelled grid; see `rvis.plotting.grids.overlay` for the styles."""
+        titles = [str(label) for label in np.reshape(self.labels, -1)]
+        return grids.grid(self._overlays(style, reduce), titles=titles)
+
+    def _overlays(self, style: str, reduce: str = "sum") -> np.ndarray:
+        """(n, H, W, 3), with the axis n of one image too."""
+        images = self.images.reshape(-1, *self.images.shape[-3:])
+        maps = self.heatmaps(reduce).reshape(images.shape[:3])
+        return grids.overlay(images, maps, style=style)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes a PNG an image, the grid, the maps and a JSON card into `folder`.
+        """Writes a PNG of each map, the arrays, a JSON card and the figure into `folder`.
 
         Raises:
           OSError: naming the path, on a full disk or without permission.
@@ -81,28 +88,20 @@ class Attribution:
           >>> result = attribution.gradient(model, np.zeros((28, 28, 1), np.float32), 3)
           >>> with tempfile.TemporaryDirectory() as folder:
           ...     sorted(path.name for path in result.save(folder).iterdir())
-          ['000_3.png', 'attribution.json', 'grid.png', 'maps.npy']
+          ['arrays.npz', 'card.json', 'figure.png', 'images']
         """
-        place = Path(folder)
-        shown = plots.overlay(self.images, self.heatmaps(), style="beside")
-        names = []
-        for i, (picture, label) in enumerate(zip(shown, self.labels, strict=True)):
-            tidy = "".join(c if c.isalnum() or c in "-_." else "-" for c in str(label))[:60]
-            names.append(f"{i:03d}_{tidy}.png")
-            plots.save(plots.grid(picture[None], pad=0), place / names[-1])
-        plots.save(self.show(), place / "grid.png")
-        arrays = {"maps": self.maps} | ({} if self.raw is None else {"raw": self.raw})
-        for name, array in arrays.items():
-            file = place / f"{name}.npy"
-            with files.atomic(file) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, array)
-        card = {
-            "method": self.method,
-            "images": names,
-            "labels": [str(label) for label in self.labels],
-            "scores": self.scores.tolist(),
-            "gap": None if self.gap is None else self.gap.tolist(),
-            "config": dict(self.config),
-        }
-        files.write_json(place / "attribution.json", card)
-        return place
+        labels = [str(label) for label in np.reshape(self.labels, -1)]
+        names = ("maps", "images", "scores", "raw", "gap")
+        return write(
+            folder,
+            pictures=zip(labels, self._overlays("map"), strict=True),
+            arrays={name: a for name in names if (a := getattr(self, name)) is not None},
+            figure=self.show(),
+            card={
+                "method": self.method,
+                "labels": labels,
+                "scores": self.scores,
+                "gap": self.gap,
+                "config": dict(self.config),
+            },
+        )

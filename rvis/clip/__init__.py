@@ -1,16 +1,7 @@
 """CLIP: pictures and texts in one space, and pictures made from sentences through it."""
 
-from rvis.clip import scenes
 from rvis.clip.invert import Augment, Inversion, invert
-from rvis.clip.load import (
-    SMALL,
-    list_clips,
-    load,
-    save,
-    state_dict,
-    to_hugging_face,
-    untrained,
-)
+from rvis.clip.load import list_clips, load, save, state_dict, untrained
 from rvis.clip.model import (
     CLIP,
     Similarity,
@@ -22,7 +13,7 @@ from rvis.clip.model import (
     similarity,
 )
 from rvis.clip.tokenizer import BytePairs, Words, byte_pairs, read_byte_pairs
-from rvis.clip.towers import SIZES, Config, ImageTower, TextTower
+from rvis.clip.towers import SIZES, SMALL, Config, ImageTower, TextTower
 
 __all__ = [
     "CLIP",
@@ -47,9 +38,7 @@ __all__ = [
     "load",
     "read_byte_pairs",
     "save",
-    "scenes",
     "similarity",
     "state_dict",
-    "to_hugging_face",
     "untrained",
 ]

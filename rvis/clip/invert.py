@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, core, images, projections, regularizers, transforms
+from rvis import checks, engine, files, images, projections, regularizers, struct, transforms
+from rvis.ascent import Ascent, Problem, watcher
 from rvis.clip.model import CLIP, Similarity, encode_text, ensemble, unit
 from rvis.clip.tokenizer import listed
 from rvis.images import Parameterization
@@ -143,17 +146,19 @@ def invert(
     negative: str | Sequence[str] | None = None,
     negative_weight: float = 0.5,
     templates: Sequence[str] = ("{}",),
-    samples: int = 1,
-    key: KeyLike = 0,
     sizes: int | Sequence[int] | None = None,
-    steps: int = 240,
     image: str = "fourier",
     start: ArrayLike | None = None,
     copies: int = 8,
     augment: Augment | None = Augment(),
     tv: float = 0.5,
+    key: KeyLike = 0,
+    steps: int = 240,
+    samples: int = 1,
     optimizer: Optimizer | None = None,
     chunk: int | None = None,
+    checkpoint: files.PathLike | None = None,
+    callback: Callable[[int, np.ndarray, np.ndarray], Any] | None = None,
     progress: bool = True,
 ) -> Inversion:
     """Pictures whose embedding is that of a text, by gradient ascent on the input.
@@ -169,21 +174,25 @@ def invert(
       negative: a text to keep away from, or one for each text.
       negative_weight: how much that counts.
       templates: sentences in whose {} each text is put, see `encode_text`.
-      samples: pictures of each text, from different noise.
-      key: an int seed or a typed key. A picture depends on it, its text and its number among the
-        samples, not on what else is made in the same call.
-      sizes: side in pixels, or the sides that the picture grows through; by default a third, two
-        thirds and the whole of the largest tower's, or with `start` the last alone.
-      steps: gradient steps in all. Each size but the last takes 9 parts for 16 of the last, so that
-        three take 9, 9 and 16 of 34.
+      sizes: side in pixels, or the sides that the picture grows through, from the largest patch to
+        the side of the largest tower; by default a third, two thirds and the whole of the latter,
+        or with `start` the last alone.
       image: "fourier" or "pixel"; any name of `rvis.images.KINDS` without transparency. With
         "cppn" it cannot grow: give one size.
       start: an image (H, W, 3) to start from instead of noise, or one for each text.
       copies: how many augmented copies each step sees.
       augment: how they differ; None for the picture itself, once.
       tv: weight of the total variation Σ|dx| + |dy| per value of the picture.
+      key: an int seed or a typed key. A picture depends on it, its text and its number among the
+        samples, not on what else is made in the same call.
+      steps: gradient steps in all. Each size but the last takes 9 parts for 16 of the last, so that
+        three take 9, 9 and 16 of 34.
+      samples: pictures of each text, from different noise.
       optimizer: of `rvis.optimizers`; Adam at .05 by default.
-      chunk: pictures at once; bounds memory, never changes pictures.
+      chunk: pictures at once, for memory's sake.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      callback: called as `callback(step, images, scores)` after each step, with the images at the
+        size under way and all scores so far; True ends the run.
       progress: a bar on a terminal.
 
     Returns:
@@ -208,98 +217,111 @@ def invert(
     """
     towers = _towers(clip)
     model = ensemble(towers)
-    wanted, sentences = listed(texts), listed(templates, "templates")
-    unwanted = _negatives(negative, len(wanted))
+    phrases, sentences = listed(texts), listed(templates, "templates")
+    negatives = _negatives(negative, len(phrases))
     weight = checks.number("negative_weight", negative_weight, low=0)
     checks.count("samples", samples)
     checks.count("steps", steps)
     checks.count("copies", copies)
     if chunk is not None:
         checks.count("chunk", chunk)
+    checks.function("callback", callback)
     if augment is not None and not isinstance(augment, Augment):
         raise TypeError(f"augment: an Augment or None was expected, given {augment!r}")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: one of rvis.optimizers was expected, given {optimizer!r}")
     checks.number("tv", tv, low=0)
     checks.choice("image", image, [kind for kind in images.KINDS if kind != "rgba"])
-    stages = _stages(sizes, model.input_shape[0], start is not None, steps)
+    stages = _stages(sizes, towers, start is not None, steps)
     if image == "cppn" and len(stages) > 1:
         raise ValueError(
             f"sizes: one size was expected for image='cppn', given {[side for side, _ in stages]}"
         )
     begun = None if start is None else checks.images("start", start, channels=3)
-    if begun is not None and begun.shape[0] not in (1, len(wanted)):
+    if begun is not None and begun.shape[0] not in (1, len(phrases)):
         raise ValueError(
-            f"start: one image, or one for each of {len(wanted)} texts was expected, given "
+            f"start: one image, or one for each of {len(phrases)} texts was expected, given "
             f"{begun.shape[0]}"
         )
     columns = model
     if augment is not None:
         apply = dataclasses.replace(model.apply, copies=copies)  # type: ignore[type-var]
-        columns = model.replace(apply=apply)  # type: ignore[attr-defined]
-    objective = _objective(towers, wanted, sentences, 1.0 / len(towers))
-    if unwanted is not None:
-        away = _objective(towers, unwanted, sentences, weight / len(towers))
+        columns = struct.replace(model, apply=apply)
+    objective = _objective(towers, phrases, sentences, 1.0 / len(towers))
+    if negatives is not None:
+        away = _objective(towers, negatives, sentences, weight / len(towers))
         objective = objective - away
     root = as_key(key)
-    count = len(wanted) * samples
+    count = len(phrases) * samples
     keys = jnp.stack(
         [
             jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(text.encode())), sample)
-            for text in wanted
+            for text in phrases
             for sample in range(samples)
         ]
     )
-    rows = jnp.repeat(jnp.arange(len(wanted)), samples)
-    members = jax.tree.map(lambda leaf: leaf[rows], objective.broadcast(len(wanted)))
-    pictures = (
-        None if begun is None else jnp.broadcast_to(begun, (len(wanted), *begun.shape[1:]))[rows]
-    )
+    rows = jnp.repeat(jnp.arange(len(phrases)), samples)
+    members = jax.tree.map(lambda leaf: leaf[rows], objective.broadcast(len(phrases)))
     climbing = adam(0.05) if optimizer is None else optimizer
-    scores = []
-    for stage, (side, length) in enumerate(stages):
-        spec: Any = images.named(image, (side, side, 3))
-        constraint = projections.Box() if isinstance(spec, images.Pixel) else None
-        penalty = regularizers.total_variation(tv / (3 * side * side))
-        problem = core.Problem(members, (penalty,), constraint).broadcast(count)
-        position = None
-        if pictures is not None:
-            position = _encoded(spec, _resized(pictures, side))
-        outcomes = list(
-            core.drive(
-                core.Ascent(spec if augment is None else Shown(spec, augment, copies), climbing),
-                # Sizes draw different numbers.
-                jax.vmap(lambda k, stage=stage: jax.random.fold_in(k, stage))(keys),
-                columns,
-                problem,
-                steps=length,
-                position=position,
-                width=_width(),
-                chunk=chunk,
-                progress=progress,
-                label=f"{side} px",
-            )
-        )
-        pictures = jnp.asarray(np.concatenate([outcome.images[:, 0] for outcome in outcomes]))
-        scores.append(np.concatenate([np.asarray(outcome.info.score) for outcome in outcomes]))
-    assert pictures is not None
-    made = np.asarray(pictures)
-    lead = () if isinstance(texts, str) else (len(wanted),)
+    lead = () if isinstance(texts, str) else (len(phrases),)
     lead = (*lead, samples) if samples > 1 else lead
 
     def shaped(array: np.ndarray) -> np.ndarray:
         return array.reshape((*lead, *array.shape[1:]))
 
-    labels = np.repeat(np.asarray(wanted, object), samples)
+    def climb(carry: engine.Carry, folder: Path | None, *, stage: int) -> engine.Carry:
+        """One size: (pictures, scores so far)."""
+        pictures, scores = carry
+        side, length = stages[stage]
+        started = stage > 0 or begun is not None
+        if started:
+            pictures = _resized(jnp.asarray(pictures), side)
+        if scores.shape[1] < sum(length for _, length in stages[:stage]):
+            return pictures, scores  # the callback has ended the run
+        spec: Any = images.named(image, (side, side, 3))
+        constraint = projections.Box() if isinstance(spec, images.Pixel) else None
+        penalty = regularizers.total_variation(tv / (3 * side * side))
+        ascent = Ascent(spec if augment is None else Shown(spec, augment, copies), climbing)
+        run = engine.run(
+            ascent,
+            columns,
+            Problem(members, (penalty,), constraint).broadcast(count),
+            # Sizes draw different numbers.
+            jax.vmap(lambda key: jax.random.fold_in(key, stage))(keys),
+            steps=length,
+            pixels=ascent.pixels * (1 if augment is None else copies),
+            starts=_encoded(spec, pictures) if started else None,
+            callback=watcher(callback, shaped, scores),
+            chunk=chunk,
+            checkpoint=folder,
+            progress=progress,
+            label=f"{side} px",
+        )
+        return run.result[:, 0], np.concatenate([scores, run.info.score], 1)
+
+    first = (
+        np.zeros((count, 0))
+        if begun is None
+        else jnp.broadcast_to(begun, (len(phrases), *begun.shape[1:]))[rows]
+    )
+    about = (members, keys, stages, image, first, copies, augment, tv, climbing, columns.unnamed())
+    pictures, scores = engine.in_stages(
+        [partial(climb, stage=stage) for stage in range(len(stages))],
+        (first, np.zeros((count, 0), np.float32)),
+        about=about,
+        checkpoint=checkpoint,
+    )
+    pictures = np.asarray(pictures)
+    labels = np.repeat(np.asarray(phrases, object), samples)
     return Inversion(
-        shaped(made),
-        shaped(np.concatenate(scores, 1)),
+        shaped(pictures),
+        shaped(scores),
         shaped(labels),
         config=describe(
             function="clip.invert",
             clip=[tower.name for tower in towers],
-            texts=wanted,
-            negative=unwanted,
+            texts=phrases,
+            negative=negatives,
             negative_weight=weight,
             templates=tuple(sentences),
             samples=samples,
@@ -313,42 +335,49 @@ def invert(
             tv=tv,
             optimizer=climbing,
         ),
-        similarities=shaped(_similarities(towers, model, made, labels, sentences)),
+        similarities=shaped(_similarities(towers, model, pictures, labels, sentences)),
     )
 
 
-def _towers(given: CLIP | Sequence[CLIP]) -> tuple[CLIP, ...]:
-    several = (given,) if isinstance(given, CLIP) else given
+def _towers(clips: CLIP | Sequence[CLIP]) -> tuple[CLIP, ...]:
+    several = (clips,) if isinstance(clips, CLIP) else clips
     good = isinstance(several, Sequence) and all(isinstance(clip, CLIP) for clip in several)
     if not good or not several:
-        raise TypeError(f"clip: a CLIP or several were expected, given {given!r}")
+        raise TypeError(f"clip: a CLIP or several were expected, given {clips!r}")
     return tuple(several)
 
 
-def _negatives(given: str | Sequence[str] | None, count: int) -> list[str] | None:
-    if given is None:
+def _negatives(negative: str | Sequence[str] | None, count: int) -> list[str] | None:
+    if negative is None:
         return None
-    several = [given] * count if isinstance(given, str) else listed(given, "negative")
+    several = [negative] * count if isinstance(negative, str) else listed(negative, "negative")
     if len(several) != count:
         raise ValueError(
-            f"negative: a text, or one for each of {count} texts was expected, given {given!r}"
+            f"negative: a text, or one for each of {count} texts was expected, given {negative!r}"
         )
     return several
 
 
 def _stages(
-    sizes: int | Sequence[int] | None, side: int, started: bool, steps: int
+    sizes: int | Sequence[int] | None, towers: Sequence[CLIP], started: bool, steps: int
 ) -> list[tuple[int, int]]:
-    """(side, steps) of each resolution."""
+    """(side, steps) of each size."""
+    least = max(tower.config.patch for tower in towers)
+    side = max(tower.config.image_size for tower in towers)
     if sizes is None:
-        sizes = (side,) if started else (side // 3, 2 * side // 3, side)
+        sizes = (side,) if started else (max(least, side // 3), 2 * side // 3, side)
     several = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if not several:
         raise ValueError("sizes: at least one side was expected, given none")
-    sides = [checks.count("sizes", size, low=2) for size in several]
-    early = steps * 9 // (9 * (len(sides) - 1) + 16) if len(sides) > 1 else 0
-    lengths = [early] * (len(sides) - 1) + [steps - early * (len(sides) - 1)]
-    return [(s, length) for s, length in zip(sides, lengths, strict=True) if length]
+    for size in several:
+        if not least <= checks.count("sizes", size) <= side:
+            raise ValueError(
+                f"sizes: sides of {least} (a patch) to {side} pixels (what the largest tower sees) "
+                f"were expected, given {size}"
+            )
+    early = steps * 9 // (9 * (len(several) - 1) + 16) if len(several) > 1 else 0
+    lengths = [early] * (len(several) - 1) + [steps - early * (len(several) - 1)]
+    return [(s, length) for s, length in zip(several, lengths, strict=True) if length]
 
 
 def _objective(
@@ -363,14 +392,6 @@ def _objective(
     return sum(terms[1:], terms[0])
 
 
-def _width() -> int | None:
-    """Pictures computed side by side, each in all its copies.
-
-    On a CPU a fixed number, which makes a picture the same in any batch.
-    """
-    return 2 if jax.default_backend() == "cpu" else None
-
-
 @partial(jax.jit, static_argnames="side")
 def _resized(pictures: Array, side: int) -> Array:
     shape = (pictures.shape[0], side, side, pictures.shape[-1])
@@ -382,9 +403,8 @@ def _encoded(spec: Parameterization, pictures: Array) -> PyTree:
     return jax.vmap(jax.vmap(spec.encode))(pictures[:, None])
 
 
-@jax.jit
-def _embedded(model: Model, pictures: Array) -> Array:
-    return model.apply(model.params, pictures)
+def _embedded(model: Model, picture: Array) -> Array:
+    return model.apply(model.params, picture[None])[0]
 
 
 def _similarities(
@@ -396,8 +416,7 @@ def _similarities(
 ) -> np.ndarray:
     texts = list(dict.fromkeys(labels.tolist()))
     which = np.asarray([texts.index(label) for label in labels])
-    bare = model.unnamed()
-    found = np.concatenate([np.asarray(_embedded(bare, picture[None])) for picture in pictures])
+    found = engine.apply(_embedded, model, pictures, pixels=math.prod(model.input_shape[:2]))
     edges = np.cumsum([tower.config.projection for tower in towers])[:-1]
     cosines = [
         (

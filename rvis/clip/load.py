@@ -22,57 +22,37 @@ import numpy as np
 from rvis import checks, files
 from rvis.clip.model import CLIP
 from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
-from rvis.clip.towers import SIZES, Config, ImageTower, TextTower
-from rvis.models import convert, own
+from rvis.clip.towers import ACTIVATIONS, SIZES, Config, ImageTower, TextTower
+from rvis.models import adapters
+from rvis.models.weights import convert
 from rvis.types import Array, KeyLike, PyTree, as_key
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """What OpenAI and OpenCLIP normalise images with (openai/CLIP, `clip.py`)."""
 
-SMALL = Config(
-    image_size=48,
-    patch=8,
-    width=96,
-    layers=3,
-    heads=3,
-    text_width=64,
-    text_layers=2,
-    text_heads=2,
-    context=16,
-    vocabulary=3,
-    projection=64,
-    activation="gelu",
-    stem=(16, 32, 64),
-    pool="mean",
-)
-"""The CLIP that a processor can train on generated scenes."""
-
 _BUFFERS = re.compile(
     r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size|logit_bias)$"
 )
-_OPENAI = (
-    (re.compile(r"^text\.(?=transformer|token_|positional_|ln_final|text_proj)"), ""),
-    (re.compile(r"^visual\.class_embedding$"), "vision_model.embeddings.class_embedding"),
-    (
-        re.compile(r"^visual\.positional_embedding$"),
-        "vision_model.embeddings.position_embedding.weight",
-    ),
-    (re.compile(r"^visual\.conv1\."), "vision_model.embeddings.patch_embedding."),
-    (re.compile(r"^visual\.ln_pre\."), "vision_model.pre_layrnorm."),
-    (re.compile(r"^visual\.ln_post\."), "vision_model.post_layernorm."),
-    (re.compile(r"^visual\.proj$"), "visual_projection.weight"),
-    (re.compile(r"^visual\.transformer\.resblocks\."), "vision_model.encoder.layers."),
-    (re.compile(r"^transformer\.resblocks\."), "text_model.encoder.layers."),
-    (re.compile(r"^token_embedding\."), "text_model.embeddings.token_embedding."),
-    (re.compile(r"^positional_embedding$"), "text_model.embeddings.position_embedding.weight"),
-    (re.compile(r"^ln_final\."), "text_model.final_layer_norm."),
-    (re.compile(r"^text_projection$"), "text_projection.weight"),
-    (re.compile(r"\.attn\.in_proj_"), ".self_attn.in_proj_"),
-    (re.compile(r"\.attn\.out_proj\."), ".self_attn.out_proj."),
-    (re.compile(r"\.ln_(\d)\."), r".layer_norm\1."),
-    (re.compile(r"\.mlp\.c_fc\."), ".mlp.fc1."),
-    (re.compile(r"\.mlp\.c_proj\."), ".mlp.fc2."),
-)
+_OPENAI = {
+    r"^text\.(?=transformer|token_|positional_|ln_final|text_proj)": "",
+    r"^visual\.class_embedding$": "vision_model.embeddings.class_embedding",
+    r"^visual\.positional_embedding$": "vision_model.embeddings.position_embedding.weight",
+    r"^visual\.conv1\.": "vision_model.embeddings.patch_embedding.",
+    r"^visual\.ln_pre\.": "vision_model.pre_layrnorm.",
+    r"^visual\.ln_post\.": "vision_model.post_layernorm.",
+    r"^visual\.proj$": "visual_projection.weight",
+    r"^visual\.transformer\.resblocks\.": "vision_model.encoder.layers.",
+    r"^transformer\.resblocks\.": "text_model.encoder.layers.",
+    r"^token_embedding\.": "text_model.embeddings.token_embedding.",
+    r"^positional_embedding$": "text_model.embeddings.position_embedding.weight",
+    r"^ln_final\.": "text_model.final_layer_norm.",
+    r"^text_projection$": "text_projection.weight",
+    r"\.attn\.in_proj_": ".self_attn.in_proj_",
+    r"\.attn\.out_proj\.": ".self_attn.out_proj.",
+    r"\.ln_(\d)\.": r".layer_norm\1.",
+    r"\.mlp\.c_fc\.": ".mlp.fc1.",
+    r"\.mlp\.c_proj\.": ".mlp.fc2.",
+}
 """OpenAI's and OpenCLIP's entries, and Hugging Face's for them."""
 
 
@@ -117,7 +97,8 @@ def load(
     """
     if isinstance(name_or_path, Mapping):
         state = {str(entry): np.asarray(value) for entry, value in name_or_path.items()}
-        return _from_state(state, config, _tokenizer(tokenizer, None), mean, std, "clip")
+        about = {"mean": mean, "std": std, "name": "clip"}
+        return _from_state(state, config, _tokenizer(tokenizer, None), **about)
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(
             f"name_or_path: a name, a path or a mapping was expected, given {name_or_path!r}"
@@ -135,12 +116,11 @@ def load(
         path = path / "model.safetensors"
     state = _read(path)
     beside = path.parent
-    about = config
-    if about is None and (beside / "config.json").is_file():
-        about = _hugging_face(beside / "config.json", state)
+    if config is None and (beside / "config.json").is_file():
+        config = _hugging_face(beside / "config.json", state)
     known = any((beside / name).is_file() for name in ("vocab.json", "tokenizer.json"))
     words = _tokenizer(tokenizer, beside if known else None)
-    return _from_state(state, about, words, mean, std, path.stem)
+    return _from_state(state, config, words, mean=mean, std=std, name=path.stem)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -158,49 +138,39 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in state.items()}
 
 
-def _tokenizer(given: Any, beside: pathlib.Path | None) -> Tokenizer | None:
-    if isinstance(given, (str, os.PathLike)):
-        return read_byte_pairs(given)
-    if given is None and beside is not None:
+def _tokenizer(tokenizer: Any, beside: pathlib.Path | None) -> Tokenizer | None:
+    if isinstance(tokenizer, (str, os.PathLike)):
+        return read_byte_pairs(tokenizer)
+    if tokenizer is None and beside is not None:
         return read_byte_pairs(beside)
-    if given is not None and not callable(given):
-        raise TypeError(f"tokenizer: a path or a tokenizer was expected, given {given!r}")
-    return given
+    if tokenizer is not None and not callable(tokenizer):
+        raise TypeError(f"tokenizer: a path or a tokenizer was expected, given {tokenizer!r}")
+    return tokenizer
 
 
-def to_hugging_face(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state-dict under Hugging Face's names, from that or from OpenAI's and OpenCLIP's.
 
     Queries, keys and values come apart and the two projections are transposed; what is no weight
     (position numbers, masks, sizes) is left out.
-
-    Args:
-      state: {entry: array in PyTorch's layout}.
-
-    Example:
-      >>> import numpy as np
-      >>> from rvis import clip
-      >>> state = {"visual.proj": np.zeros((8, 4)), "context_length": np.array(77)}
-      >>> {name: x.shape for name, x in clip.to_hugging_face(state).items()}
-      {'visual_projection.weight': (4, 8)}
     """
     bare = {re.sub(r"^(module|_orig_mod)\.", "", name): value for name, value in state.items()}
-    found: dict[str, np.ndarray] = {}
+    renamed: dict[str, np.ndarray] = {}
     for name, value in bare.items():
         if _BUFFERS.search(name):
             continue
         other = name
-        for pattern, replacement in _OPENAI:
-            other = pattern.sub(replacement, other)
+        for pattern, replacement in _OPENAI.items():
+            other = re.sub(pattern, replacement, other)
         if other != name and other in ("visual_projection.weight", "text_projection.weight"):
             value = np.swapaxes(value, 0, 1) if value.ndim == 2 else value
         joined = re.search(r"\.in_proj_(weight|bias)$", other)
         if joined and value.ndim and value.shape[0] % 3 == 0:
             for letter, part in zip("qkv", np.split(value, 3), strict=True):
-                found[f"{other[: joined.start()]}.{letter}_proj.{joined.group(1)}"] = part
+                renamed[f"{other[: joined.start()]}.{letter}_proj.{joined.group(1)}"] = part
         else:
-            found[other] = value
-    return found
+            renamed[other] = value
+    return renamed
 
 
 def _inferred(state: Mapping[str, np.ndarray], activation: str | None) -> Config:
@@ -260,9 +230,9 @@ def _hugging_face(path: pathlib.Path, state: Mapping[str, np.ndarray]) -> Config
         vision, text = about.get("vision_config") or {}, about.get("text_config") or {}
         activation = vision.get("hidden_act", "quick_gelu")
         heads = vision.get("num_attention_heads"), text.get("num_attention_heads")
-        found = _inferred(to_hugging_face(state), checks.choice("activation", activation, _ACTS))
+        config = _inferred(_renamed(state), checks.choice("activation", activation, ACTIVATIONS))
         return dataclasses.replace(
-            found, heads=heads[0] or found.heads, text_heads=heads[1] or found.text_heads
+            config, heads=heads[0] or config.heads, text_heads=heads[1] or config.text_heads
         )
     except (OSError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -270,27 +240,19 @@ def _hugging_face(path: pathlib.Path, state: Mapping[str, np.ndarray]) -> Config
         ) from error
 
 
-_ACTS = ("quick_gelu", "gelu")
-
-
 def _from_state(
     state: Mapping[str, np.ndarray],
     config: str | Config | None,
     tokenizer: Tokenizer | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    name: str,
+    **about: Any,
 ) -> CLIP:
-    state = to_hugging_face(state)
+    state = _renamed(state)
     if isinstance(config, str):
         config = SIZES[checks.choice("config", config, SIZES)]
     elif config is None:
         config = _inferred(state, None)
-        larger = [
-            n
-            for n, known in SIZES.items()
-            if dataclasses.replace(known, vocabulary=config.vocabulary) == config
-        ]
+        words = config.vocabulary
+        larger = [n for n, c in SIZES.items() if dataclasses.replace(c, vocabulary=words) == config]
         if not larger or f"{larger[0]}-quickgelu" in SIZES:
             near = (larger or ["ViT-B-32"])[0]
             raise ValueError(
@@ -311,17 +273,13 @@ def _from_state(
                 f"tokenizer: a context of {config.context} was expected, given {tokenizer.context}"
             )
         tokenizer = dataclasses.replace(tokenizer, context=config.context)  # type: ignore[type-var]
-    tower = ImageTower(config)
-    params = convert.to_variables(tower, vision, config.input_shape)
     return _assembled(
         config,
-        params,
+        convert.to_variables(ImageTower(config), vision, config.input_shape),
         convert.to_variables(TextTower(config), text, (config.context,)),  # type: ignore[arg-type]
         float(np.reshape(scale, ())),
         tokenizer,
-        mean,
-        std,
-        name,
+        **about,
     )
 
 
@@ -331,18 +289,14 @@ def _assembled(
     text: Any,
     scale: float,
     tokenizer: Tokenizer | None,
+    *,
     mean: Sequence[float],
     std: Sequence[float],
     name: str,
 ) -> CLIP:
-    model = own.from_linen(
-        ImageTower(config),
-        image,
-        input_shape=config.input_shape,
-        mean=tuple(mean),
-        std=tuple(std),
-        name=name,
-    )
+    known: Any = {"mean": tuple(mean), "std": tuple(std), "name": name}
+    tower = ImageTower(config)
+    model = adapters.from_linen(tower, image, input_shape=config.input_shape, **known)
     return CLIP(model, text, jnp.float32(scale), config, tokenizer, name)
 
 
@@ -379,16 +333,16 @@ def untrained(
     if tokenizer is not None:
         config = dataclasses.replace(config, vocabulary=tokenizer.size)
     first, second = jax.random.split(as_key(key))
-    images = jnp.zeros((1, *config.input_shape))
+    tokens = jnp.zeros((1, config.context), jnp.int32)
     return _assembled(
         config,
-        _initial(ImageTower(config), first, images),
-        _initial(TextTower(config), second, jnp.zeros((1, config.context), jnp.int32)),
+        _initial(ImageTower(config), first, jnp.zeros((1, *config.input_shape))),
+        _initial(TextTower(config), second, tokens),
         math.log(1 / 0.07),
         tokenizer,
-        mean,
-        std,
-        name,
+        mean=mean,
+        std=std,
+        name=name,
     )
 
 
@@ -416,12 +370,9 @@ def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -
     """Writes a CLIP with its card into a folder, from which `load` reads it.
 
     Args:
-      folder: where to; made where it is missing.
+      folder: where to; made where it is missing, and returned.
       clip: one with a vocabulary of whole words.
       about: what else the card shall say.
-
-    Returns:
-      The folder.
 
     Raises:
       ValueError: naming `clip`, for one of another vocabulary.
@@ -440,13 +391,12 @@ def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -
             f"clip: one with a vocabulary of whole words was expected, given {clip.name!r}"
         )
     place = files.as_path("folder", folder)
-    config = dataclasses.asdict(clip.config)
     convert.save(place / "weights.safetensors", clip.state, {"architecture": "clip"})
     data = (place / "weights.safetensors").read_bytes()
     apply: Any = clip.image.apply
     card = {
         "architecture": "clip",
-        "config": config,
+        "config": dataclasses.asdict(clip.config),
         "mean": apply.mean,
         "std": apply.std,
         "words": clip.tokenizer.words,
@@ -467,7 +417,7 @@ def _from_folder(folder: Traversable, name: str) -> CLIP:
         tokenizer = Words(tuple(card["words"]), config.context)
         if tokenizer.size != config.vocabulary:
             raise ValueError(f"{tokenizer.size} tokens for a vocabulary of {config.vocabulary}")
-        mean, std = tuple(card["mean"]), tuple(card["std"])
+        about = {"mean": tuple(card["mean"]), "std": tuple(card["std"]), "name": name}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path: the card of a CLIP was expected at {file} ({error})") from error
     weights = folder / "weights.safetensors"
@@ -477,7 +427,7 @@ def _from_folder(folder: Traversable, name: str) -> CLIP:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(f"path: {weights} is not the file that its card describes")
     state = convert.parse_safetensors(data, str(weights))
-    return _from_state(state, config, tokenizer, mean, std, name)
+    return _from_state(state, config, tokenizer, **about)
 
 
 def _shipped() -> dict[str, Traversable]:

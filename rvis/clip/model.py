@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
+from rvis import checks, engine, struct
 from rvis.clip.tokenizer import Tokenizer, listed
 from rvis.clip.towers import Config, TextTower
-from rvis.objectives.base import Activations, Objective, digests, kind_field
-from rvis.objectives.vectors import refuse_nan
+from rvis.objectives.base import Activations, Objective, digests
 from rvis.types import Apply, Array, ArrayLike, Model, PyTree, Relu, Tap, identity
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class CLIP:
     """Two towers that give pictures and texts embeddings to compare.
 
@@ -42,9 +41,9 @@ class CLIP:
     image: Model
     text_params: PyTree
     logit_scale: Array
-    config: Config = flax.struct.field(pytree_node=False)
-    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False, default=None)
-    name: str = flax.struct.field(pytree_node=False, default="clip")
+    config: Config = struct.static()
+    tokenizer: Tokenizer | None = struct.static(default=None)
+    name: str = struct.static(default="clip")
 
     @property
     def state(self) -> PyTree:
@@ -64,34 +63,25 @@ def unit(x: Array) -> Array:
     return x * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
-@jax.jit
-def _image_embeddings(model: Model, images: Array) -> Array:
-    return unit(model.apply(model.params, images))
+_SIDE_BY_SIDE = 8
+"""Rows that a transformer reads at once on a CPU: one alone would wait for the weights."""
 
 
-@jax.jit
-def _text_embeddings(tower: _Text, tokens: Array) -> Array:
-    return unit(TextTower(tower.config).apply(tower.params, tokens))  # type: ignore[arg-type]
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """The text tower as a model's `apply`: rows of tokens in the place of images."""
+
+    config: Config
+
+    def __call__(
+        self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
+    ) -> Array:
+        found = TextTower(self.config).apply(params, images, tap=tap)
+        return cast(Array, found)
 
 
-@flax.struct.dataclass
-class _Text:
-    params: PyTree
-    config: Config = flax.struct.field(pytree_node=False)
-    kind: str = flax.struct.field(pytree_node=False, default="text")
-
-
-_AT_ONCE = 8
-"""Rows of a call: always as many, so that a text's embedding is the same in any batch."""
-
-
-def _in_parts(given: np.ndarray, compute: Any) -> np.ndarray:
-    """Some rows at a time, the last filled up, so that any number runs in one program."""
-    found = []
-    for first in range(0, len(given), _AT_ONCE):
-        rows = np.minimum(np.arange(first, first + _AT_ONCE), len(given) - 1)
-        found.append(np.asarray(compute(given[rows]))[: len(given) - first])
-    return np.concatenate(found)
+def _embedding(model: Model, row: Array) -> Array:
+    return unit(model.apply(model.params, row[None])[0])
 
 
 def encode_text(
@@ -153,8 +143,8 @@ def encode_tokens(clip: CLIP, tokens: ArrayLike) -> np.ndarray:
     numbers = checks.integers("tokens", tokens, high=config.vocabulary, what="the vocabulary")
     if numbers.ndim != 2 or numbers.shape[1] != config.context or not len(numbers):
         raise ValueError(f"tokens: (n, {config.context}) was expected, given {numbers.shape}")
-    tower = _Text(clip.text_params, config)
-    return _in_parts(numbers, lambda rows: _text_embeddings(tower, rows))
+    tower = Model(clip.text_params, _Read(config), (), (1, config.context, 1))
+    return engine.apply(_embedding, tower, numbers, pixels=config.context, widest=_SIDE_BY_SIDE)
 
 
 def encode_image(clip: CLIP, images: ArrayLike) -> np.ndarray:
@@ -186,8 +176,10 @@ def encode_image(clip: CLIP, images: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"images: sides that are multiples of {patch} were expected, given {batch.shape[1:3]}"
         )
-    model = clip.image.unnamed()
-    return _in_parts(np.asarray(batch), lambda rows: _image_embeddings(model, rows))
+    patches = math.prod(batch.shape[1:3]) // patch**2
+    return engine.apply(
+        _embedding, clip.image, np.asarray(batch), pixels=patches, widest=_SIDE_BY_SIDE
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +192,13 @@ class Titles:
     texts: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Similarity(Objective):
     """See `similarity`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     vector: Array
-    about: Titles = flax.struct.field(pytree_node=False, default=Titles(), repr=False)
-    kind: str = kind_field("Similarity")
+    about: Titles = struct.static(default=Titles(), repr=False)
 
     event_ranks: ClassVar[Mapping[str, int]] = {"vector": 1}
 
@@ -229,7 +220,7 @@ class Similarity(Objective):
                 f"vector: {width} entries were expected, as {self.layer!r} has, given "
                 f"{np.shape(self.vector)[-1]}"
             )
-        refuse_nan("vector", self.vector)
+        checks.finite("vector", self.vector)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         titles = np.empty(self.batch_shape, object)
@@ -268,7 +259,7 @@ def similarity(
       >>> objective = clip.similarity(small, "a red circle") - clip.similarity(small, "red")
       >>> image = np.full((48, 48, 3), 0.5, np.float32)
       >>> rvis.attribution.gradient(small.image, image, objective).maps.shape
-      (1, 48, 48, 3)
+      (48, 48, 3)
 
     Reference: Radford et al. 2021, section 2.3, figure 3.
     """
@@ -316,7 +307,7 @@ def classifier(
       >>> model = clip.classifier(small, ["circle", "red"], templates=["a {}"])
       >>> image = np.full((48, 48, 3), 0.5, np.float32)
       >>> rvis.attribution.grad_cam(model, image, "circle").raw.shape
-      (1, 6, 6)
+      (6, 6)
 
     Reference: Radford et al. 2021, section 3.1.2.
     """
@@ -357,17 +348,17 @@ class Towers:
         """All embeddings beside one another."""
         n, height, *rest = images.shape
         images = images.reshape(n * self.copies, height // self.copies, *rest)
-        found = []
+        embeddings = []
         for i, (apply, size) in enumerate(zip(self.applies, self.sizes, strict=True)):
             x = images
             if x.shape[1:3] != size:
                 x = jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear")
 
-            def own(name: str, activation: Array, i: int = i) -> Array:
+            def prefixed(name: str, activation: Array, i: int = i) -> Array:
                 return tap(f"{i}.{name}", activation)
 
-            found.append(apply(params[i], x, tap=own, relu=relu))
-        return jnp.concatenate(found, -1)
+            embeddings.append(apply(params[i], x, tap=prefixed, relu=relu))
+        return jnp.concatenate(embeddings, -1)
 
 
 def ensemble(clips: CLIP | Sequence[CLIP]) -> Model:

@@ -6,22 +6,25 @@ import dataclasses
 import functools
 import gzip
 import hashlib
-import itertools
+import html
+import importlib
 import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from rvis import checks, files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_WHITE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_SPECIAL = re.compile(f"({re.escape(START)}|{re.escape(END)})")
-_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+CLEANINGS = ("basic", "openai")
+_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+"""How CLIP's reference cuts a text into words."""
+_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|([^\W\d_]+|\d)")
+"""The same for whole words; a contraction has no group."""
 _WORD_END = "</w>"
 _MERGES = 49152 - 256 - 2
 """How many of the merges in OpenAI's file its vocabulary has."""
@@ -38,57 +41,6 @@ class Tokenizer(Protocol):
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """(n, context) int32, each row start, text, end, zeros."""
-
-
-def clean(text: str) -> str:
-    r"""Text as CLIP reads it: composed (NFC), white space as single spaces, lower case.
-
-    Example:
-      >>> from rvis.clip.tokenizer import clean
-      >>> clean("  A Photo\tof a CAFÉ ")
-      'a photo of a café'
-    """
-    composed = _WHITE.sub(" ", unicodedata.normalize("NFC", text))
-    # Letter by letter, as the reference does: a whole word's final sigma would differ.
-    return "".join(letter.lower() for letter in composed).strip(" ")
-
-
-def pieces(text: str) -> Iterator[str]:
-    r"""The words of a clean text: contractions, runs of letters, single digits, runs of the rest.
-
-    The reference's expression `'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+`, read off
-    Unicode's categories.
-
-    Example:
-      >>> from rvis.clip.tokenizer import pieces
-      >>> list(pieces("it's 10 o'clock?!"))
-      ['it', "'s", '1', '0', 'o', "'", 'clock', '?!']
-    """
-    kinds = [" " if _WHITE.match(letter) else unicodedata.category(letter)[0] for letter in text]
-    kinds = [kind if kind in "LN " else "P" for kind in kinds]
-    start = 0
-    while start < len(text):
-        stop, kind = start + 1, kinds[start]
-        found = next((c for c in _CONTRACTIONS if text.startswith(c, start)), None)
-        if found:
-            stop = start + len(found)
-        elif kind in "LP":
-            while stop < len(text) and kinds[stop] == kind:
-                stop += 1
-        if kind != " ":
-            yield text[start:stop]
-        start = stop
-
-
-@functools.cache
-def _letters() -> dict[int, str]:
-    """A printable letter for every byte (Radford 2019, `bytes_to_unicode`)."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    shown += range(ord("®"), ord("ÿ") + 1)
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {byte: chr(byte) for byte in shown} | {
-        byte: chr(256 + place) for place, byte in enumerate(hidden)
-    }
 
 
 def _rows(numbers: Iterable[list[int]], context: int, start: int, end: int) -> np.ndarray:
@@ -122,49 +74,27 @@ class BytePairs:
     Attributes:
       digest: of the vocabulary and the merges, by which tokenizers are compared.
       context: tokens of a row, start and end included.
+      clean: how texts are cleaned, one of `CLEANINGS`.
       vocabulary: {token: number}.
-      ranks: {pair: how early it is merged}.
+      encoder: the `tokenizers.Tokenizer` that does the work.
     """
 
     digest: str
     context: int
+    clean: str
     vocabulary: Mapping[str, int] = dataclasses.field(repr=False, compare=False)
-    ranks: Mapping[tuple[str, str], int] = dataclasses.field(repr=False, compare=False)
+    encoder: Any = dataclasses.field(repr=False, compare=False)
 
     def numbers(self, text: str) -> list[int]:
         """The token numbers of one text, without start, end and limit.
 
         Example:
           >>> from rvis.clip import tokenizer
-          >>> small = tokenizer.byte_pairs({"a": 0, "b": 1, "ab</w>": 2}, [("a", "b</w>")])
+          >>> small = tokenizer.byte_pairs({"a": 0, "b</w>": 1, "ab</w>": 2}, [("a", "b</w>")])
           >>> small.numbers("AB ab")
           [2, 2]
         """
-        unknown = self.vocabulary[END]
-        found: list[int] = []
-        for part in _SPECIAL.split(text):
-            if part in (START, END):
-                found.append(self.vocabulary[part])
-                continue
-            for piece in pieces(clean(part)):
-                tokens = self._merged("".join(_letters()[byte] for byte in piece.encode()))
-                found += [self.vocabulary.get(token, unknown) for token in tokens]
-        return found
-
-    def _merged(self, word: str) -> list[str]:
-        tokens = [*word[:-1], word[-1] + _WORD_END]
-        while len(tokens) > 1:
-            pairs = list(itertools.pairwise(tokens))
-            best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
-            if best not in self.ranks:
-                break
-            merged, i = [], 0
-            while i < len(tokens):
-                both = tuple(tokens[i : i + 2]) == best
-                merged.append("".join(best) if both else tokens[i])
-                i += 1 + both
-            tokens = merged
-        return tokens
+        return self.encoder.encode(_openai(text) if self.clean == "openai" else text).ids
 
     def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
         """(n, context) int32: start, text and end of each, then zeros.
@@ -176,22 +106,38 @@ class BytePairs:
         return _rows(rows, self.context, self.vocabulary[START], self.vocabulary[END])
 
 
+def _openai(text: str) -> str:
+    """A text as openai/CLIP cleans it."""
+    try:
+        fixed = importlib.import_module("ftfy").fix_text(text)
+    except ImportError:
+        fixed = unicodedata.normalize("NFC", text)  # the least that ftfy does
+    return " ".join(html.unescape(html.unescape(fixed)).split()).lower()
+
+
 def byte_pairs(
     vocabulary: Mapping[str, int],
     merges: Sequence[tuple[str, str]],
     *,
     context: int = 77,
+    clean: str = "basic",
 ) -> BytePairs:
     """CLIP's byte-pair tokenizer from a vocabulary and its merges in order.
+
+    Hugging Face's `tokenizers` does the work.
 
     Args:
       vocabulary: {token: number}; start and end are added behind it where they are missing.
       merges: pairs of tokens, the first to be merged first.
       context: tokens of a row, start and end included.
+      clean: "basic", as Hugging Face's CLIP: composed (NFC), white space as single spaces, lower
+        case; or "openai", as openai/CLIP: mended by `ftfy.fix_text` where ftfy is installed, HTML's
+        `&amp;` and the like resolved twice, white space as single spaces, lower case.
 
     Raises:
-      ValueError: naming `context`, below 3, or `vocabulary`, whose numbers must differ and whose
-        end must be the highest.
+      ValueError: naming `context`, below 3; `clean`; or `vocabulary`, whose numbers must differ,
+        whose end must be the highest, and which must have the parts and results of all merges.
+      ImportError: naming the extra, where `tokenizers` is not installed.
 
     Example:
       >>> from rvis.clip import tokenizer
@@ -201,6 +147,7 @@ def byte_pairs(
     Reference: Sennrich et al. 2015, algorithm 1; openai/CLIP, `simple_tokenizer.py`.
     """
     checks.count("context", context, low=3)
+    checks.choice("clean", clean, CLEANINGS)
     tokens = dict(vocabulary)
     for special in (START, END):
         tokens.setdefault(special, 1 + max(tokens.values(), default=-1))
@@ -208,21 +155,39 @@ def byte_pairs(
         raise ValueError(
             f"vocabulary: numbers that differ, that of {END} the highest, were expected"
         )
-    ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
-    digest = hashlib.sha256(json.dumps([sorted(tokens.items()), list(merges)]).encode())
-    return BytePairs(digest.hexdigest()[:16], context, tokens, ranks)  # type: ignore[arg-type]
+    hf = checks.package("tokenizers", "clip", "CLIP's byte-pair encoding")
+    pairs = [(first, second) for first, second in merges]
+    try:
+        model = hf.models.BPE(tokens, pairs, unk_token=END, end_of_word_suffix=_WORD_END)
+    except Exception as error:  # the library raises plain exceptions
+        raise ValueError(f"vocabulary: one that fits the merges was expected ({error})") from error
+    encoder = hf.Tokenizer(model)
+    white, expression = hf.Regex(r"\s+"), hf.Regex(_PIECES)
+    cut = hf.pre_tokenizers.Split(expression, behavior="removed", invert=True)
+    letters = hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if clean == "basic":
+        steps = hf.normalizers.NFC(), hf.normalizers.Replace(white, " "), hf.normalizers.Lowercase()
+        encoder.normalizer = hf.normalizers.Sequence(list(steps))
+    encoder.pre_tokenizer = hf.pre_tokenizers.Sequence([cut, letters])
+    encoder.add_special_tokens([START, END])
+    digest = hashlib.sha256(json.dumps([sorted(tokens.items()), pairs]).encode())
+    return BytePairs(digest.hexdigest()[:16], context, clean, tokens, encoder)
 
 
-def read_byte_pairs(path: files.PathLike, *, context: int = 77) -> BytePairs:
+def read_byte_pairs(
+    path: files.PathLike, *, context: int = 77, clean: str | None = None
+) -> BytePairs:
     r"""CLIP's byte-pair tokenizer from a vocabulary file.
 
     Args:
       path: OpenAI's `bpe_simple_vocab_16e6.txt.gz`; a Hugging Face `tokenizer.json`; or a folder
         with `vocab.json` and `merges.txt`, or with `tokenizer.json`.
       context: tokens of a row, start and end included.
+      clean: as in `byte_pairs`; by default "openai" for OpenAI's file and "basic" for the others.
 
     Raises:
       ValueError: naming `path`, of a file that is missing, damaged or of another kind.
+      ImportError: as `byte_pairs`.
 
     Example:
       >>> import json, pathlib, tempfile
@@ -235,6 +200,7 @@ def read_byte_pairs(path: files.PathLike, *, context: int = 77) -> BytePairs:
       [2, 2]
     """
     place = files.as_path("path", path)
+    usual = "basic"
     try:
         if place.is_dir() and not (place / "vocab.json").is_file():
             place = place / "tokenizer.json"
@@ -252,10 +218,7 @@ def read_byte_pairs(path: files.PathLike, *, context: int = 77) -> BytePairs:
             data = place.read_bytes()
             text = (gzip.decompress(data) if place.suffix == ".gz" else data).decode()
             merges = _pairs(text.split("\n")[: 1 + _MERGES])
-            letters = [_letters()[byte] for byte in sorted(_letters(), key=_openai_order)]
-            tokens = [*letters, *(letter + _WORD_END for letter in letters)]
-            tokens += ["".join(pair) for pair in merges]
-            vocabulary = {token: number for number, token in enumerate(tokens)}
+            vocabulary, usual = _numbered(merges), "openai"
         whole = all(len(pair) == 2 for pair in merges) and all(
             isinstance(number, int) for number in vocabulary.values()
         )
@@ -263,16 +226,26 @@ def read_byte_pairs(path: files.PathLike, *, context: int = 77) -> BytePairs:
         raise ValueError(f"path: a CLIP vocabulary was expected at {path} ({e})") from e
     if not whole or not merges:
         raise ValueError(f"path: a CLIP vocabulary was expected at {path}, found other lines")
-    return byte_pairs(vocabulary, merges, context=context)  # type: ignore[arg-type]
+    return byte_pairs(vocabulary, merges, context=context, clean=clean or usual)  # type: ignore[arg-type]
 
 
-def _openai_order(byte: int) -> tuple[bool, int]:
-    return ord(_letters()[byte]) > 255, byte
+def _numbered(merges: list[tuple[str, ...]]) -> dict[str, int]:
+    """OpenAI's order of tokens: a letter for each byte, these at a word's end, and the merges."""
+    hf = checks.package("tokenizers", "clip", "CLIP's byte-pair encoding")
+    # Its letters for bytes that cannot be printed have the numbers from 256 on.
+    letters = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(letter + _WORD_END for letter in letters), *map("".join, merges)]
+    return {token: number for number, token in enumerate(tokens)}
 
 
 def _pairs(lines: list[str]) -> list[tuple[str, ...]]:
     """The merges in a file's lines, of which the first may tell the version."""
     return [tuple(line.split()) for line in lines[lines[0].startswith(("#", '"')) :] if line]
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text in lower case: runs of letters and single digits."""
+    return [word for word in _WORD.findall(unicodedata.normalize("NFC", text).lower()) if word]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,8 +278,7 @@ class Words:
         if len(set(self.words)) < len(self.words):
             raise ValueError("words: different words were expected, given one twice")
         for word in self.words:
-            whole = isinstance(word, str) and [*pieces(clean(word))] == [word]
-            if not whole or not word[0].isalnum():
+            if not isinstance(word, str) or _words(word) != [word]:
                 raise ValueError(f"words: words in lower case were expected, given {word!r}")
 
     @property
@@ -324,7 +296,7 @@ class Words:
         known = _places(self.words)
         rows = []
         for text in listed(texts):
-            words = [piece for piece in pieces(clean(text)) if piece[0].isalnum()]
+            words = _words(text)
             for word in words:
                 if word not in known:
                     checks.choice(f"texts: in {text!r}", word, self.words)

@@ -1,6 +1,6 @@
 """CLIP's two towers: a vision transformer and a text transformer that share an embedding.
 
-Submodules are named as the entries of a Hugging Face `CLIPModel`, so that `rvis.models.convert`
+Submodules are named as the entries of a Hugging Face `CLIPModel`, so that `models.weights.convert`
 reads and writes its state-dicts.
 """
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks
-from rvis.models.layers import Conv
+from rvis.kernels.layers import Conv
 from rvis.types import Array, Tap, identity
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -156,6 +156,25 @@ SIZES: Mapping[str, Config] = {
     },
 }
 """The common sizes by OpenCLIP's names; OpenAI's networks are those in "-quickgelu"."""
+
+
+SMALL = Config(
+    image_size=48,
+    patch=8,
+    width=96,
+    layers=3,
+    heads=3,
+    text_width=64,
+    text_layers=2,
+    text_heads=2,
+    context=16,
+    vocabulary=3,
+    projection=64,
+    activation="gelu",
+    stem=(16, 32, 64),
+    pool="mean",
+)
+"""The CLIP that a processor can train on generated scenes."""
 
 
 class Attention(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rvis import files
 from rvis.data.dataset import Dataset, choose, title
 from rvis.data.pictures import resized
 from rvis.data.plain import unpickle
@@ -26,9 +27,13 @@ def is_cifar(found: Collection[str]) -> bool:
 def tar_members(source: pathlib.Path) -> dict[str, bytes]:
     """CIFAR's files by their last name, read in one pass, since a .gz cannot be sought in."""
     wanted = {"batches.meta", "meta"}.union(*_CIFAR10.values(), *_CIFAR100.values())
-    held = {}
+    held: dict[str, bytes] = {}
+    size, total = source.stat().st_size, 0
     with tarfile.open(source) as archive:
         for member in archive:
+            # What is passed over is unpacked all the same.
+            total += max(member.size, 0)
+            files.check_unpacked(source, size, total)
             name = member.name.rsplit("/", 1)[-1]
             if member.isfile() and name in wanted:
                 handle = archive.extractfile(member)

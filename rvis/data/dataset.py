@@ -28,10 +28,6 @@ class Dataset:
       classes: one name a class.
       name: what to call it in titles and messages.
 
-    Raises:
-      TypeError: naming the attribute, for a wrong type or dtype.
-      ValueError: naming the attribute, for a wrong shape, unequal lengths, a label out of range.
-
     Example:
       >>> import numpy as np
       >>> from rvis import data
@@ -61,16 +57,13 @@ class Dataset:
         if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
             raise ValueError(f"images: (n, H, W, 1 or 3) was expected, given shape {shape}")
         if self.labels.shape != shape[:1]:
-            raise ValueError(
-                f"labels: one an image, shape {shape[:1]}, was expected, given shape "
-                f"{self.labels.shape}"
-            )
-        if not isinstance(self.classes, tuple) or not all(
-            isinstance(name, str) for name in self.classes
-        ):
+            found = self.labels.shape
+            raise ValueError(f"labels: shape {shape[:1]} was expected, given shape {found}")
+        if not isinstance(self.classes, tuple):
             raise TypeError(f"classes: a tuple of str was expected, given {self.classes!r}")
-        if not isinstance(self.name, str):
-            raise TypeError(f"name: a str was expected, given {self.name!r}")
+        for name in self.classes:
+            checks.text("classes", name)
+        checks.text("name", self.name)
         checks.integers("labels", self.labels, high=len(self.classes), what="the classes")
 
     def __len__(self) -> int:
@@ -78,27 +71,12 @@ class Dataset:
         return len(self.images)
 
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> Dataset:
-        """Some of the images with their labels, in the order asked for.
-
-        Args:
-          indices: (m,) integers from 0 to n - 1, or a slice (which copies nothing).
-
-        Raises:
-          TypeError: naming `indices`, for anything but integers or a slice.
-          ValueError: naming `indices`, for a wrong rank or an index out of range.
-        """
+        """Some of the images with their labels, of (m,) indices or of a slice (no copy)."""
         chosen = self._indices(indices)
         return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def floats(self, indices: Sequence[int] | np.ndarray | slice | None = None) -> np.ndarray:
-        """Images as models take them: (m, H, W, C) float32 in [0, 1].
-
-        Args:
-          indices: as in `take`; all of them by default.
-
-        Raises:
-          TypeError, ValueError: as in `take`.
-        """
+        """Images as models take them, (m, H, W, C) float32 in [0, 1]; all of them by default."""
         chosen = self.images if indices is None else self.images[self._indices(indices)]
         return chosen.astype(np.float32) / np.float32(255)
 
@@ -108,7 +86,7 @@ class Dataset:
         array = np.asarray(indices)
         if array.ndim != 1:
             raise ValueError(
-                f"indices: a slice or a list of integers was expected, given {indices!r}"
+                f"indices: a slice or list of integers was expected, given {indices!r}"
             )
         if array.size == 0:
             return array.astype(np.int32)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from rvis import files
 from rvis.data.dataset import Dataset, choose, title
 from rvis.data.pictures import BROKEN, resized
 
@@ -51,22 +52,25 @@ def load_idx(
 
 
 def _idx(file: pathlib.Path, rank: int) -> np.ndarray:
-    content = file.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except BROKEN as error:
-            raise ValueError(f"path: {file} is a damaged or cut short .gz ({error})") from error
-    start = 4 + 4 * rank
-    if len(content) < start or content[:4] != bytes((0, 0, 8, rank)):
+    with open(file, "rb") as begun:
+        packed = begun.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(file) if packed else open(file, "rb") as opened:
+            header = opened.read(4 + 4 * rank)
+            if len(header) < 4 + 4 * rank or header[:4] != bytes((0, 0, 8, rank)):
+                raise ValueError(
+                    f"path: an IDX file of bytes with {rank} dimensions was expected, given {file} "
+                    f"({header[:4].hex()})"
+                )
+            shape = struct.unpack(f">{rank}I", header[4:])
+            files.check_unpacked(file, file.stat().st_size, math.prod(shape))
+            content = opened.read(math.prod(shape) + 1)
+    except BROKEN as error:
+        raise ValueError(f"path: {file} is a damaged or cut short .gz ({error})") from error
+    if len(content) != math.prod(shape):
+        given = "more" if len(content) > math.prod(shape) else len(content)
         raise ValueError(
-            f"path: an IDX file of bytes with {rank} dimensions (it begins with "
-            f"{bytes((0, 0, 8, rank)).hex()}) was expected, given {file} ({content[:4].hex()})"
+            f"path: {file} should have {math.prod(shape)} bytes behind its header for its shape "
+            f"{shape}, given {given}"
         )
-    shape = struct.unpack(f">{rank}I", content[4:start])
-    expected = start + math.prod(shape)
-    if len(content) != expected:
-        raise ValueError(
-            f"path: {file} should have {expected} bytes for its shape {shape}, given {len(content)}"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

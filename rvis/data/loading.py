@@ -22,16 +22,11 @@ def load(path: files.PathLike, split: str = "train", *, size: Size | None = None
 
     Read are:
       * a folder with MNIST's IDX files (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, …), each
-        as it is or as .gz. Classes are the digits, and further numbers where labels go beyond 9;
-      * a folder or .tar.gz of CIFAR-10's or CIFAR-100's Python batches. They are pickles: only
-        plain data is admitted, and nothing in them is run. CIFAR-100 gets its 100 fine labels;
-      * a folder or .zip of images SPLIT/CLASS/NAME.jpg (.jpeg, .png, .bmp, .webp, .ppm), possibly
-        under one top folder. Classes are the sorted folder names of all splits together, images are
-        sorted by name within their class. Hidden files and __MACOSX are passed over.
-
-    Pictures in an image folder are turned upright by their EXIF orientation and put on mid-grey
-    (128 of 255) where transparent. If all of the split is grey, it stays so (C = 1); otherwise grey
-    pictures become RGB.
+        as it is or as .gz;
+      * a folder or .tar.gz of CIFAR-10's or CIFAR-100's Python batches, of which nothing is run;
+      * a folder or .zip of images SPLIT/CLASS/NAME.jpg (.png, .bmp, .webp, .gif, .tif, .ppm),
+        possibly under one top folder, which are read as by `read_image`. Classes are the sorted
+        folder names of all splits. If all of the split is grey, it stays so.
 
     Args:
       path: the folder or archive.
@@ -45,27 +40,18 @@ def load(path: files.PathLike, split: str = "train", *, size: Size | None = None
 
     Raises:
       FileNotFoundError: naming `path`, where nothing is there.
-      TypeError: naming `path` or `size`, for a wrong type.
-      ValueError: naming `path` or the file inside it: none of these formats, another layout, a file
-        missing, damaged or cut short, a pickle with more than plain data. Naming `split`: no such
-        split, with those there are. Naming `size`: not positive, or missing where needed.
-
-    Sources:
-      IDX: http://yann.lecun.com/exdb/mnist; CIFAR: https://www.cs.toronto.edu/~kriz/cifar.html.
+      TypeError, ValueError: naming the argument; `path` for another format, or a damaged file.
 
     Example:
       >>> import pathlib, tempfile
       >>> from PIL import Image
       >>> from rvis import data
-      >>> folder = tempfile.TemporaryDirectory()
-      >>> for name in ("train/cat/1.png", "train/dog/1.png", "train/dog/2.png"):
-      ...     file = pathlib.Path(folder.name, name)
-      ...     file.parent.mkdir(parents=True, exist_ok=True)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     file = pathlib.Path(folder, "train", "cat", "1.png")
+      ...     file.parent.mkdir(parents=True)
       ...     Image.new("RGB", (12, 8)).save(file)
-      >>> ds = data.load(folder.name, "train", size=8)
-      >>> ds.images.shape, ds.labels.tolist(), ds.classes
-      ((3, 8, 8, 3), [0, 1, 1], ('cat', 'dog'))
-      >>> folder.cleanup()
+      ...     data.load(folder, "train", size=8).images.shape
+      (1, 8, 8, 3)
     """
     source = files.as_path("path", path)
     target = as_size(size)
@@ -81,6 +67,9 @@ def load(path: files.PathLike, split: str = "train", *, size: Size | None = None
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
+                for entry in archive.infolist():
+                    where = f"{entry.filename} in {source}"
+                    files.check_unpacked(where, entry.compress_size, entry.file_size)
                 return load_tree(source, archive.namelist(), archive.read, split, target)
         if tarfile.is_tarfile(source):
             held = tar_members(source)

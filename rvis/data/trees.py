@@ -14,7 +14,9 @@ from PIL import Image
 from rvis.data.dataset import FORMATS, Dataset, choose, title
 from rvis.data.pictures import decode, stack
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+_SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .webp .gif .tif .tiff .ppm .pgm".split())
+_UNREAD = tuple(".avif .heic .heif .jp2 .jxl .psd .eps .svg .raw .dng".split())
+"""Pictures too, which would be missing without a word."""
 
 
 def walk(folder: pathlib.Path) -> list[str]:
@@ -30,7 +32,11 @@ def walk(folder: pathlib.Path) -> list[str]:
 
 def _is_picture(parts: tuple[str, ...]) -> bool:
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and parts[-1].lower().endswith(_SUFFIXES)
+    name = parts[-1].lower()
+    if not hidden and name.endswith(_UNREAD):
+        kinds = ", ".join(_SUFFIXES)
+        raise ValueError(f"path: pictures in {kinds} were expected, given {'/'.join(parts)}")
+    return not hidden and name.endswith(_SUFFIXES)
 
 
 def load_tree(

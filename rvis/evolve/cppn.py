@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rvis import struct
 from rvis.evolve.direct import polynomial
-from rvis.objectives.base import kind_field
 from rvis.types import Array
 
 KINDS = ("sine", "sigmoid", "gaussian", "linear")
@@ -23,7 +22,7 @@ _LARGEST = 10.0
 """Weights lie in ±10."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Graph:
     """An acyclic network of at most N nodes, in arrays of fixed shape.
 
@@ -42,7 +41,7 @@ class Graph:
     weights: Array
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class CPPN:
     """Networks that draw a picture point by point; they gain and lose nodes and connections.
 
@@ -64,8 +63,8 @@ class CPPN:
     Reference: Stanley 2007, CPPNs; Nguyen et al. 2014, whose rates and functions these are.
     """
 
-    shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
-    hidden: int = flax.struct.field(pytree_node=False, default=20)
+    shape: tuple[int, int, int] = struct.static()
+    hidden: int = struct.static(default=20)
     add_connection: Array | float = 0.5
     drop_connection: Array | float = 0.3
     change_weights: Array | float = 0.5
@@ -73,7 +72,6 @@ class CPPN:
     drop_node: Array | float = 0.2
     mutation: Array | float = 0.1
     eta_mutation: Array | float = 15.0
-    kind: str = kind_field("CPPN")
 
     @property
     def nodes(self) -> int:
@@ -119,7 +117,8 @@ class CPPN:
         genes = (graph.weights + _LARGEST) / (2 * _LARGEST)
         mutated = polynomial(draws(n, n), genes, self.eta_mutation)
         renewed = draws(n) < self.mutation
-        return graph.replace(  # type: ignore[attr-defined]
+        return struct.replace(
+            graph,
             weights=jnp.where(changed, _some_weight(mutated), graph.weights),
             kinds=jnp.where(renewed, _some_kind(draws(n)), graph.kinds),
         )
@@ -132,7 +131,8 @@ class CPPN:
         b, possible = _one_of(draws(n), ends & graph.alive & ~above & ~graph.linked[a])
         possible &= draws() < self.add_connection
         here = possible & _entry(n, a, b)
-        return graph.replace(  # type: ignore[attr-defined]
+        return struct.replace(
+            graph,
             linked=graph.linked | here,
             weights=jnp.where(here, _some_weight(draws()), graph.weights),
         )
@@ -141,7 +141,7 @@ class CPPN:
         a, b, some = _one_link(draws(self.nodes, self.nodes), graph.linked)
         some &= draws() < self.drop_connection
         lost = some & _entry(self.nodes, a, b)
-        return graph.replace(linked=graph.linked & ~lost)  # type: ignore[attr-defined]
+        return struct.replace(graph, linked=graph.linked & ~lost)
 
     def _grown(self, draws: _Draws, graph: Graph) -> Graph:
         n = self.nodes
@@ -162,8 +162,8 @@ class CPPN:
         gone, some = _one_of(draws(self.nodes), graph.alive & (number >= INPUTS + self.shape[2]))
         some &= draws() < self.drop_node
         kept = ~((number == gone) & some)
-        return graph.replace(  # type: ignore[attr-defined]
-            alive=graph.alive & kept, linked=graph.linked & kept[:, None] & kept
+        return struct.replace(
+            graph, alive=graph.alive & kept, linked=graph.linked & kept[:, None] & kept
         )
 
     def picture(self, genome: Graph) -> Array:
@@ -186,16 +186,6 @@ class CPPN:
         places = jnp.argsort(order)[INPUTS : INPUTS + channels]
         shown = jnp.abs(values[places]).reshape(channels, height, width)
         return shown[0, ..., None] if channels == 1 else _rgb(shown[0], shown[1], shown[2])
-
-    def pack(self, genome: Graph) -> Array:
-        """The genome as one array of floats, (N, 2 N + 2)."""
-        head = jnp.stack([genome.kinds, genome.alive], 1).astype(jnp.float32)
-        return jnp.concatenate([head, genome.linked.astype(jnp.float32), genome.weights], 1)
-
-    def unpack(self, packed: Array) -> Graph:
-        """The genome that `pack` was given."""
-        linked, weights = jnp.split(packed[:, 2:], 2, 1)
-        return Graph(packed[:, 0].astype(jnp.int32), packed[:, 1] > 0, linked > 0, weights)
 
 
 def ancestors(linked: Array) -> Array:

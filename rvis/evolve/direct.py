@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rvis.objectives.base import kind_field
+from rvis import struct
 from rvis.types import Array
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Direct:
     """Pixels as genes in [0, 1]; simulated binary crossover and polynomial mutation.
 
@@ -29,12 +28,11 @@ class Direct:
     Reference: Deb 2001, pp. 113 and 124; Nguyen et al. 2014, section 2.3.
     """
 
-    shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+    shape: tuple[int, int, int] = struct.static()
     mutation: Array | float = 0.03
     eta_mutation: Array | float = 1.0
     crossover: Array | float = 0.1
     eta_crossover: Array | float = 10.0
-    kind: str = kind_field("Direct")
 
     def init(self, key: Array) -> Array:
         """A genome, (H, W, C): uniform noise."""
@@ -42,10 +40,6 @@ class Direct:
 
     def picture(self, genome: Array) -> Array:
         """(H, W, C) in [0, 1]."""
-        return genome
-
-    def pack(self, genome: Array) -> Array:
-        """The genome as one array of floats."""
         return genome
 
     def cross(self, key: Array, one: Array, other: Array) -> tuple[Array, Array]:

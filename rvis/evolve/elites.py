@@ -1,29 +1,31 @@
-"""MAP-Elites over a network's classes, in the one runner: a step is a generation."""
+"""MAP-Elites over a network's classes on the engine: one example, whose steps are generations."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 from jax import lax
 
-from rvis import checks, core, objectives, plots, taps
+from rvis import checks, engine, files, objectives, struct
+from rvis.ascent import Problem
+from rvis.engine import policy
 from rvis.evolve.cppn import CPPN, Graph
 from rvis.evolve.direct import Direct
+from rvis.models import taps
 from rvis.objectives import Objective
+from rvis.plotting import grids
 from rvis.results import Result, describe
-from rvis.types import LOGITS, Array, KeyLike, Model, PyTree, Units, as_key, layer_shapes
+from rvis.types import LOGITS, Array, KeyLike, Model, PyTree, as_key, layer_shapes
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class State:
     """What evolution carries from generation to generation.
 
@@ -31,7 +33,7 @@ class State:
       step: generations done.
       genomes: the elites', leaves (cells, ...).
       fitness: (cells,) theirs, each in its own cell; −∞ before the first generation.
-      children: leaves (batch, ...), bred and not yet tried.
+      children: leaves (batch_size, ...), bred and not yet tried.
     """
 
     step: Array
@@ -40,7 +42,7 @@ class State:
     children: PyTree
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Info:
     """What a generation tells: the elites' fitness, and the best that its children reached."""
 
@@ -48,39 +50,37 @@ class Info:
     offspring: Array
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class MapElites:
     """One generation: try every child in every cell, keep the best, breed.
 
     Attributes:
       encoding: what a genome is, and its operators' rates (leaves).
       cells: how many objectives the problem has.
-      batch: children a generation, an even number.
+      batch_size: children a generation, an even number.
       width: pictures that the network sees at once; None for all.
 
     Reference: Nguyen et al. 2014, section 2.3; Mouret & Clune 2015.
     """
 
     encoding: Direct | CPPN
-    cells: int = flax.struct.field(pytree_node=False)
-    batch: int = flax.struct.field(pytree_node=False)
-    width: int | None = flax.struct.field(pytree_node=False, default=None)
+    cells: int = struct.static()
+    batch_size: int = struct.static()
+    width: int | None = struct.static(default=None)
 
     def init(self, key: Array, position: PyTree | None = None) -> State:
         """Random children, or given ones, before any was tried."""
         children = position
         if children is None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.batch))
+            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.batch_size))
             children = jax.vmap(self.encoding.init)(keys)
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((self.cells, *leaf.shape[1:]), leaf.dtype), children
         )
         return State(jnp.int32(0), empty, jnp.full(self.cells, -jnp.inf), children)
 
-    def step(
-        self, key: Array, state: State, model: Model, problem: core.Problem
-    ) -> tuple[State, Info]:
-        """The next generation; see `core.Algorithm`."""
+    def step(self, key: Array, state: State, model: Model, problem: Problem) -> tuple[State, Info]:
+        """The next generation; see `Algorithm`."""
         scores = fitness(self.encoding, state.children, model, problem.objective, width=self.width)
         best = scores.argmax(0)
         reached = scores.max(0)
@@ -96,20 +96,17 @@ class MapElites:
 
     def _bred(self, key: Array, genomes: PyTree) -> PyTree:
         """Children of pairs of elites, each pair drawn alike from all cells."""
-        pairs = self.batch // 2
+        pairs = self.batch_size // 2
         choose, cross, mutate = jax.random.split(key, 3)
         chosen = jax.random.randint(choose, (2, pairs), 0, self.cells)
         one, other = (jax.tree.map(lambda leaf, i=i: leaf[i], genomes) for i in chosen)
         crossed = jax.vmap(self.encoding.cross)(jax.random.split(cross, pairs), one, other)
         children = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *crossed)
-        return jax.vmap(self.encoding.mutate)(jax.random.split(mutate, self.batch), children)
+        return jax.vmap(self.encoding.mutate)(jax.random.split(mutate, self.batch_size), children)
 
-    def images(self, state: State) -> Array:
-        """The elites' genomes, packed; `map_elites` draws them when the run has ended.
-
-        They are what a run must not lose, and a picture does not tell its graph.
-        """
-        return jax.vmap(self.encoding.pack)(state.genomes)
+    def finish(self, state: State, model: Model, problem: Problem) -> PyTree:
+        """The elites' genomes."""
+        return state.genomes
 
 
 def fitness(
@@ -133,12 +130,13 @@ def fitness(
         pictures = jax.vmap(encoding.picture)(jax.tree.map(lambda leaf: leaf[rows], genomes))
         seen = taps.activations(model, pictures, objective.layers)
 
-        def one(found: dict[str, Array]) -> Array:
-            single = {layer: activation[None] for layer, activation in found.items()}
+        def one(activations: dict[str, Array]) -> Array:
+            single = {layer: activation[None] for layer, activation in activations.items()}
             return jax.vmap(lambda objective: objective(single))(objective)
 
         return jax.vmap(one)(seen)
 
+    # One step of one example: its children are too many for the cache of a CPU at once.
     return lax.map(some, jnp.asarray(filled)).reshape(filled.size, -1)[:count]
 
 
@@ -175,7 +173,7 @@ class Evolution(Result):
         columns = min(10, len(self.images)) if len(self.images) <= 20 else None
         # Large enough for a class's name and its confidence.
         scale = -(-160 // max(self.images.shape[1:3]))
-        return plots.grid(self.images, titles=titles, columns=columns, scale=scale)
+        return grids.grid(self.images, titles=titles, columns=columns, scale=scale)
 
     def drawn(self, size: int | tuple[int, int]) -> np.ndarray:
         """The elites' pictures at another size, (k, H, W, C): a graph can be drawn at any.
@@ -186,27 +184,28 @@ class Evolution(Result):
         Example:
           >>> import rvis
           >>> model = rvis.load("mnist_cnn")
-          >>> found = rvis.evolve.map_elites(model, encoding="cppn", generations=2, batch=4)
+          >>> found = rvis.evolve.map_elites(model, encoding="cppn", generations=2, batch_size=4)
           >>> found.drawn(64).shape
           (10, 64, 64, 1)
         """
         if not isinstance(self.encoding, CPPN):
             raise ValueError("encoding: 'cppn' was expected; genomes that are pictures have a size")
         shape = (*checks.size("size", size), self.encoding.shape[2])
-        return np.asarray(_drawn(self.encoding.replace(shape=shape), self.genomes))  # type: ignore[attr-defined]
+        return _drawn(struct.replace(self.encoding, shape=shape), self.genomes)
 
 
 def map_elites(
     model: Model,
+    target: Any = None,
     *,
     encoding: str | Direct | CPPN = "direct",
-    classes: Units | None = None,
     generations: int = 200,
-    batch: int = 200,
-    key: KeyLike = 0,
+    batch_size: int = 200,
     size: int | tuple[int, int] | None = None,
+    key: KeyLike = 0,
+    checkpoint: files.PathLike | None = None,
     snapshots: Iterable[int] = (),
-    checkpoint: str | Path | None = None,
+    callback: Callable[[int, np.ndarray, np.ndarray], Any] | None = None,
     progress: bool = True,
 ) -> Evolution:
     """Breeds, without gradients, a picture of each class of which the network is sure.
@@ -217,16 +216,19 @@ def map_elites(
 
     Args:
       model: any model.
+      target: a class's number or name, or a list of different ones; all classes by default.
       encoding: "direct", where pixels are genes and elites look like noise; "cppn", where graphs of
         sines, Gaussians, sigmoids and lines draw regular patterns; or one of `Direct` and `CPPN`
         with rates of your own.
-      classes: their numbers; all by default.
       generations: how many, the random one included.
-      batch: children a generation, an even number; 200 for MNIST and 400 for ImageNet in the paper.
-      key: an int seed or a typed key.
+      batch_size: children a generation, an even number; 200 for MNIST and 400 for ImageNet in the
+        paper.
       size: height and width in pixels, or one number for both; the model's own by default.
-      snapshots: generations after which to keep the pictures.
+      key: an int seed or a typed key.
       checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      snapshots: generations after which to keep the pictures.
+      callback: called as `callback(generation, images, scores)` with the elites after each
+        generation; True ends the run.
       progress: a bar on a terminal.
 
     Returns:
@@ -238,7 +240,7 @@ def map_elites(
 
     Example:
       >>> import rvis
-      >>> found = rvis.evolve.map_elites(rvis.load("mnist_cnn"), generations=4, batch=8)
+      >>> found = rvis.evolve.map_elites(rvis.load("mnist_cnn"), generations=4, batch_size=8)
       >>> found.images.shape, found.scores.shape
       ((10, 28, 28, 1), (10, 4))
 
@@ -248,8 +250,9 @@ def map_elites(
     shape = (height, width, model.input_shape[2])
     spec = _encoding(encoding, shape)
     checks.count("generations", generations)
-    if checks.count("batch", batch, low=2) % 2:
-        raise ValueError(f"batch: an even number was expected, given {batch}")
+    if checks.count("batch_size", batch_size, low=2) % 2:
+        raise ValueError(f"batch_size: an even number was expected, given {batch_size}")
+    checks.function("callback", callback)
     marks = sorted(set(snapshots))
     for mark in marks:
         if checks.count("snapshots", mark) > generations:
@@ -257,48 +260,52 @@ def map_elites(
                 f"snapshots: 1 to {generations} (generations) were expected, given {mark}"
             )
     objectives.check(objectives.logit(0), model, shape)
-    known = layer_shapes(model, shape)[LOGITS][-1]
-    if classes is None:
-        cells = np.arange(known, dtype=np.int32)
-    else:
-        cells = checks.integers("classes", classes, high=known, what="the logits").reshape(-1)
-        if not cells.size or len(set(cells.tolist())) < cells.size:
-            raise ValueError(f"classes: different classes were expected, given {classes}")
+    if target is None:
+        target = range(layer_shapes(model, shape)[LOGITS][-1])
+    objective = objectives.target("target", target, model, shape, kind=objectives.probability)
+    if not isinstance(objective, objectives.Probability):
+        raise TypeError(f"target: numbers or names of classes were expected, given {target!r}")
+    cells = np.atleast_1d(np.asarray(objective.unit))
+    if len(set(cells.tolist())) < cells.size:
+        raise ValueError(f"target: different classes were expected, given {target!r}")
     objective = objectives.probability(cells)
-    piece = core.width_for(shape)
-    algorithm = MapElites(spec, len(cells), batch, None if piece is None else 4 * piece)
+    pictures = min(batch_size, policy.side_by_side(height * width, widest=16))
     root = as_key(key)
-    [outcome] = core.drive(
-        algorithm,
-        root[None],
+
+    def watch(step: int, genomes: PyTree, info: Info) -> Any:
+        assert callback is not None
+        return callback(step, _drawn(spec, _first(genomes)), _scores(info))
+
+    run = engine.run(
+        MapElites(spec, len(cells), batch_size, pictures),
         model,
-        core.Problem(jax.tree.map(lambda leaf: leaf[None], objective)),
+        Problem(jax.tree.map(lambda leaf: leaf[None], objective)),
+        root[None],
         steps=generations,
+        pixels=batch_size * height * width,
         snapshots=marks,
+        callback=None if callback is None else watch,
         checkpoint=checkpoint,
         progress=progress,
         label=f"{model.name}, {type(spec).__name__.lower()} genomes",
     )
-    genomes = _unpacked(spec, outcome.images[0])
+    genomes = _first(run.result)
     config = describe(
         function="map_elites",
         model=model.name,
         encoding=spec,
-        classes=cells,
+        target=cells,
         generations=generations,
-        batch=batch,
+        batch_size=batch_size,
         key=root,
         size=(height, width),
         snapshots=marks,
     )
     return Evolution(
-        images=np.asarray(_drawn(spec, genomes)),
-        scores=np.exp(np.asarray(outcome.info.fitness[0].T, np.float64)),
+        images=_drawn(spec, genomes),
+        scores=_scores(run.info),
         labels=objective.titles(model.classes),
-        snapshots={
-            mark: np.asarray(_drawn(spec, _unpacked(spec, packed[0])))
-            for mark, packed in outcome.snapshots.items()
-        },
+        snapshots={mark: _drawn(spec, _first(kept)) for mark, kept in run.snapshots.items()},
         config=config,
         classes=cells,
         genomes=genomes,
@@ -334,37 +341,57 @@ def roughness(images: Any) -> np.ndarray:
     return power[:, fine].sum((1, 2)) / total
 
 
-def _encoding(given: str | Direct | CPPN, shape: tuple[int, int, int]) -> Direct | CPPN:
-    if isinstance(given, str):
-        checks.choice("encoding", given, ("direct", "cppn"))
-        given = Direct(shape) if given == "direct" else CPPN(shape)
-    if not isinstance(given, (Direct, CPPN)):
-        raise TypeError(f"encoding: 'direct', 'cppn', Direct or CPPN was expected, given {given!r}")
-    if tuple(given.shape) != shape:
-        raise ValueError(f"encoding: pictures of {shape} were expected, given {given.shape}")
-    if isinstance(given, CPPN):
+def _encoding(encoding: str | Direct | CPPN, shape: tuple[int, int, int]) -> Direct | CPPN:
+    if isinstance(encoding, str):
+        checks.choice("encoding", encoding, ("direct", "cppn"))
+        encoding = Direct(shape) if encoding == "direct" else CPPN(shape)
+    if not isinstance(encoding, (Direct, CPPN)):
+        raise TypeError(
+            f"encoding: 'direct', 'cppn', Direct or CPPN was expected, given {encoding!r}"
+        )
+    if tuple(encoding.shape) != shape:
+        raise ValueError(f"encoding: pictures of {shape} were expected, given {encoding.shape}")
+    if isinstance(encoding, CPPN):
         if shape[2] not in (1, 3):
             raise ValueError(f"encoding: CPPN draws 1 or 3 channels, not {shape[2]}")
-        checks.count("hidden", given.hidden, low=1)
+        checks.count("hidden", encoding.hidden, low=1)
     rates = {}
-    for field in dataclasses.fields(given):
-        if field.metadata.get("pytree_node", True):
+    for field in dataclasses.fields(encoding):
+        if not field.metadata.get("static"):
             top = np.inf if field.name.startswith("eta") else 1
-            rate = checks.number(field.name, getattr(given, field.name), low=0, high=top)
+            rate = checks.number(field.name, getattr(encoding, field.name), low=0, high=top)
             rates[field.name] = jnp.float32(rate)
-    return given.replace(**rates)  # type: ignore[union-attr]
+    return struct.replace(encoding, **rates)
 
 
-def _unpacked(encoding: Direct | CPPN, packed: np.ndarray) -> np.ndarray | Graph:
+def _first(genomes: PyTree) -> PyTree:
+    """Those of the run's one example."""
+    return jax.tree.map(lambda leaf: leaf[0], genomes)
+
+
+def _scores(info: Info) -> np.ndarray:
+    """(k, generations) probabilities."""
+    return np.exp(np.asarray(info.fitness[0].T, np.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Painter:
+    """What draws one graph, without the rates, which are no structure."""
+
+    shape: tuple[int, int, int]
+    hidden: int
+
+    def __call__(self, model: None, genome: Graph) -> Array:
+        return CPPN(self.shape, self.hidden).picture(genome)
+
+
+def _drawn(encoding: Direct | CPPN, genomes: PyTree) -> np.ndarray:
+    """(k, H, W, C) pictures of genomes."""
     if isinstance(encoding, Direct):
-        return packed
-    return jax.tree.map(np.asarray, jax.vmap(encoding.unpack)(jnp.asarray(packed)))
-
-
-@jax.jit
-def _drawn(encoding: Direct | CPPN, genomes: PyTree) -> Array:
-    # One by one, so that a picture's bits do not depend on its company.
-    return lax.map(encoding.picture, genomes)
+        return np.asarray(genomes)
+    height, width, _ = encoding.shape
+    painter = _Painter(encoding.shape, encoding.hidden)
+    return engine.apply(painter, None, genomes, pixels=height * width)
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,8 @@
-"""How an image is written down while it is optimised."""
+"""How an image is written down while it is optimised.
+
+Each parameterization refuses an argument of the wrong type or out of range by a TypeError or a
+ValueError that names it; `encode` refuses an image of another shape so.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -6,8 +10,7 @@ from rvis import checks
 from rvis.images import statistics
 from rvis.images.base import Parameterization, Shape
 from rvis.images.cppn import CPPN
-from rvis.images.rgba import RGBA, Opacity, opacity
-from rvis.images.shared import Shared
+from rvis.images.rgba import RGBA
 from rvis.images.spatial import Pixel, Pyramid
 from rvis.images.spectral import MACO, Fourier
 from rvis.images.statistics import Statistics, estimate
@@ -27,13 +30,9 @@ def named(kind: str, shape: Shape) -> Parameterization:
     """The parameterization of that name, with its defaults.
 
     Args:
-      kind: "fourier", "pixel", "pyramid", "cppn", "maco" or "rgba".
+      kind: one of `KINDS`.
       shape: (H, W, C) of what the model is shown, with C = 1 or 3 for "maco"; an "rgba" picture has
         one channel more.
-
-    Raises:
-      ValueError: naming `kind`, for any other (with the nearest), or `shape`.
-      TypeError: naming `shape`, for anything but three ints.
 
     Example:
       >>> from rvis import images
@@ -49,15 +48,12 @@ __all__ = [
     "MACO",
     "RGBA",
     "Fourier",
-    "Opacity",
     "Parameterization",
     "Pixel",
     "Pyramid",
     "Shape",
-    "Shared",
     "Statistics",
     "estimate",
     "named",
-    "opacity",
     "statistics",
 ]

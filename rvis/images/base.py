@@ -21,9 +21,7 @@ class Parameterization(Protocol):
     `init`, `decode` and `encode` are pure functions of one picture, to be mapped with `vmap`.
 
     A picture that is no image by itself, such as one with transparency, has a further method
-    `composite(key, picture)`, which gives the image (H, W, C) that a model is shown of it. One
-    whose position holds what a group of pictures has in common has `together(position)`, which
-    gives the group's position with it in the place of each picture's own.
+    `composite(key, picture)`, which gives the image (H, W, C) that a model is shown of it.
 
     A generator network of yours is one, whose position is its input:
 
@@ -58,18 +56,13 @@ class Parameterization(Protocol):
     def encode(self, image: Array) -> PyTree:
         """A position that decodes to `image` (H, W, C) in [0, 1], as nearly as there is one.
 
-        Raises:
-          ValueError: naming `start`, where the parameterization cannot write a given image down.
+        ValueError, naming `start`, where the parameterization cannot write a given image down.
         """
-
-
-MARGIN = 1e-3
-"""How near to black and white a picture is encoded: their logits are infinite."""
 
 
 def logit(image: Array) -> Array:
     """The inverse of the sigmoid, of an image clipped to [.001, .999]."""
-    inside = jnp.clip(image, MARGIN, 1 - MARGIN)
+    inside = jnp.clip(image, 1e-3, 1 - 1e-3)
     return jnp.log(inside) - jnp.log1p(-inside)
 
 
@@ -84,22 +77,8 @@ def mixed(planes: Array, matrix: np.ndarray) -> Array:
     return jnp.stack([a * red + b * green + c * blue for a, b, c in weights])
 
 
-def normalise(instance: Any, **values: Any) -> None:
-    """Sets fields of a frozen dataclass.
-
-    Equal descriptions must hash alike, whether a number came as int, float or NumPy scalar.
-    """
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-
-
 def checked(shape: Any) -> Shape:
-    """`shape` as (H, W, C).
-
-    Raises:
-      TypeError: naming `shape`, for anything but three ints.
-      ValueError: naming it, for a size or a number of channels below 1.
-    """
+    """`shape` as (H, W, C), three ints of at least 1."""
     try:
         height, width, channels = shape
     except (TypeError, ValueError) as error:
@@ -108,23 +87,8 @@ def checked(shape: Any) -> Shape:
     return (*size, checks.count("shape", channels))
 
 
-def flag(argument: str, value: Any) -> bool:
-    """`value`, if it is True or False.
-
-    Raises:
-      TypeError: naming the argument.
-    """
-    if not isinstance(value, bool):
-        raise TypeError(f"{argument}: True or False was expected, given {value!r}")
-    return value
-
-
 def same_shape(image: Array, shape: Shape) -> Array:
-    """`image` as float32.
-
-    Raises:
-      ValueError: naming `image`, for another shape than `shape`.
-    """
+    """`image` as float32, where it has that shape."""
     if jnp.shape(image) != shape:
         raise ValueError(f"image: {shape} was expected, given {jnp.shape(image)}")
     return jnp.asarray(image, jnp.float32)

@@ -8,8 +8,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rvis import checks
-from rvis.images.base import Shape, checked, normalise
+from rvis import checks, struct
+from rvis.images.base import Shape, checked
 from rvis.types import Array, KeyLike, as_key
 
 Layers = tuple[tuple[Array, Array], ...]
@@ -24,19 +24,14 @@ class CPPN:
     other side's in proportion. The last layer's weights start from zero, the picture from an even
     colour.
 
-    A position is a function of the plane, which decodes at any size of the same proportions:
-    `CPPN((1024, 1024, 3)).decode(position)`. Its weights want small steps, Adam at .005 in the
-    article. Where a bare colour excites a unit the sigmoid may saturate there before any form has
-    grown; another key, or a smaller step, may then do better.
+    A position decodes at any size of these proportions: `CPPN((1024, 1024, 3)).decode(position)`.
+    Its weights want small steps, Adam at .005 in the article. Where the sigmoid saturates on a bare
+    colour, another key or a smaller step may do better.
 
     Attributes:
       shape: (H, W, C).
       layers: hidden layers.
       width: units in each; the activation doubles them.
-
-    Raises:
-      TypeError: naming the argument, for anything but ints.
-      ValueError: naming it, for any below 1.
 
     Example:
       >>> from rvis import images
@@ -45,8 +40,7 @@ class CPPN:
       (64, 64, 3)
 
     Reference: Mordvintsev, Pezzotti, Schubert & Olah, "Differentiable Image Parameterizations",
-    Distill 2018; tensorflow/lucid, `optvis/param/cppn.py`; Stanley, "Compositional pattern
-    producing networks", 2007.
+    Distill 2018; tensorflow/lucid, `optvis/param/cppn.py`.
     """
 
     shape: Shape
@@ -54,9 +48,9 @@ class CPPN:
     width: int = 24
 
     def __post_init__(self) -> None:
-        normalise(self, shape=checked(self.shape))
-        normalise(self, layers=checks.count("layers", self.layers))
-        normalise(self, width=checks.count("width", self.width))
+        struct.settle(self, shape=checked(self.shape))
+        struct.settle(self, layers=checks.count("layers", self.layers))
+        struct.settle(self, width=checks.count("width", self.width))
 
     def init(self, key: KeyLike) -> Layers:
         """Weights of variance 1/inputs (truncated normal) and biases .1·N(0, 1), layer by layer."""
@@ -95,11 +89,7 @@ class CPPN:
         return colours.T.reshape(self.shape)
 
     def encode(self, image: Array) -> Layers:
-        """Refuses: few images are a small network's.
-
-        Raises:
-          ValueError: naming `start`.
-        """
+        """Refuses: few images are a small network's."""
         raise ValueError(
             "start: an image to start from was given, which a CPPN cannot write down; 'fourier', "
             "'pyramid' and 'pixel' can"

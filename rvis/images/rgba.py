@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rvis import checks
-from rvis.images.base import Parameterization, Shape, normalise, same_shape
+from rvis import checks, struct
+from rvis.images.base import Parameterization, Shape, same_shape
 from rvis.images.spatial import Pixel
 from rvis.images.spectral import Fourier
 from rvis.types import Array, KeyLike, PyTree, as_key
@@ -21,16 +20,12 @@ class RGBA:
 
     The model is shown α·colour + (1 − α)·background with a random Fourier image as background,
     another at every step: what the objective does not hang on has no reason to be opaque, and
-    `opacity` takes it away.
+    `regularizers.opacity` takes it away.
 
     Attributes:
       colour: any parameterization that keeps to [0, 1]; a position is {"colour": its position,
         "alpha": that of `Fourier((H, W, 1))`}.
       background: standard deviation of the background's coefficients; lucid's .5.
-
-    Raises:
-      TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for `background` below 0.
 
     Example:
       >>> from rvis import images
@@ -40,22 +35,21 @@ class RGBA:
       ((32, 32, 4), (32, 32, 3))
 
     Reference: Mordvintsev, Pezzotti, Schubert & Olah, "Differentiable Image Parameterizations",
-    Distill 2018; tensorflow/lucid, `optvis/param/images.py` and `optvis/transform.py`
-    (`collapse_alpha_random`), which composes after the other transformations where rvis does so
-    before them.
+    Distill 2018; tensorflow/lucid, `optvis/transform.py` (`collapse_alpha_random`).
     """
 
     colour: Parameterization
     background: float = 0.5
 
     def __post_init__(self) -> None:
-        unfit = isinstance(self.colour, (Pixel, RGBA)) or hasattr(self.colour, "together")
+        unfit = isinstance(self.colour, (Pixel, RGBA))
         if unfit or not hasattr(self.colour, "decode"):
             raise TypeError(
                 "colour: a parameterization that keeps to [0, 1], such as Fourier, was expected, "
                 f"given {self.colour!r}"
             )
-        normalise(self, background=checks.number("background", self.background, low=0, high=1e3))
+        behind = checks.number("background", self.background, low=0, high=1e3)
+        struct.settle(self, background=behind)
 
     @property
     def shape(self) -> Shape:
@@ -82,11 +76,7 @@ class RGBA:
         )
 
     def encode(self, image: Array) -> dict[str, PyTree]:
-        """The positions of `image` (H, W, C + 1) in colour and opacity.
-
-        Raises:
-          ValueError: naming `image`, for another shape.
-        """
+        """The positions of `image` (H, W, C + 1) in colour and opacity."""
         picture = same_shape(image, self.shape)
         return {
             "colour": self.colour.encode(picture[..., :-1]),
@@ -98,39 +88,3 @@ class RGBA:
         behind = Fourier(self.colour.shape, sd=self.background)
         colour, alpha = picture[..., :-1], picture[..., -1:]
         return alpha * colour + (1 - alpha) * behind.decode(behind.init(key))
-
-
-@flax.struct.dataclass
-class Opacity:
-    """See `opacity`."""
-
-    weight: Array
-    _kind: str = flax.struct.field(default="Opacity", pytree_node=False, repr=False, kw_only=True)
-
-    def __call__(self, images: Array) -> Array:
-        """The penalty of pictures (n, H, W, C) whose last channel is opacity; a scalar."""
-        return self.weight * images[..., -1].mean()
-
-
-def opacity(weight: float) -> Opacity:
-    """How opaque pictures are on average: weight · mean α, a penalty for `RGBA` pictures.
-
-    What it costs to be seen is paid only where the objective gains by it, so that a picture shows
-    what matters to a unit on a transparent ground. The weight is in units of the objective.
-
-    Args:
-      weight: at least 0.
-
-    Raises:
-      TypeError, ValueError: naming `weight`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from rvis import images
-      >>> float(images.opacity(2.0)(jnp.full((1, 8, 8, 4), 0.25)))
-      0.5
-
-    Reference: Mordvintsev, Pezzotti, Schubert & Olah, "Differentiable Image Parameterizations",
-    Distill 2018, which multiplies the objective by 1 − mean α to the same end.
-    """
-    return Opacity(jnp.float32(checks.number("weight", weight, low=0)))

@@ -7,9 +7,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from rvis import checks
+from rvis import checks, struct
 from rvis.images import statistics
-from rvis.images.base import Shape, checked, flag, logit, mixed, normalise, same_shape
+from rvis.images.base import Shape, checked, logit, mixed, same_shape
 from rvis.images.statistics import Statistics
 from rvis.types import Array, KeyLike, as_key
 
@@ -26,10 +26,6 @@ class Pixel:
       sd: the standard deviation of the Gaussian noise around it; lucid's .01 (tensorflow/lucid,
         `optvis/param/spatial.py`).
 
-    Raises:
-      TypeError: naming the argument, for anything but three ints and two numbers.
-      ValueError: naming it, for a size below 1, `mean` outside [0, 1] or `sd` below 0.
-
     Example:
       >>> from rvis import images
       >>> images.Pixel((28, 28, 1)).init(0).shape
@@ -41,9 +37,9 @@ class Pixel:
     sd: float = 0.01
 
     def __post_init__(self) -> None:
-        normalise(self, shape=checked(self.shape))
-        normalise(self, mean=checks.number("mean", self.mean, low=0, high=1))
-        normalise(self, sd=checks.number("sd", self.sd, low=0, high=1))
+        struct.settle(self, shape=checked(self.shape))
+        struct.settle(self, mean=checks.number("mean", self.mean, low=0, high=1))
+        struct.settle(self, sd=checks.number("sd", self.sd, low=0, high=1))
 
     def init(self, key: KeyLike) -> Array:
         """mean + sd·N(0, 1), of shape (H, W, C)."""
@@ -54,11 +50,7 @@ class Pixel:
         return position
 
     def encode(self, image: Array) -> Array:
-        """`image` (H, W, C) as it is.
-
-        Raises:
-          ValueError: naming `image`, for another shape.
-        """
+        """`image` (H, W, C) as it is."""
         return same_shape(image, self.shape)
 
 
@@ -74,17 +66,11 @@ class Pyramid:
     Adam moves every octave alike, so that large forms grow as fast as fine ones.
 
     Attributes:
-      shape: (H, W, C); a position is a tuple of `levels` arrays (h, w, C), the
-        finest first.
+      shape: (H, W, C); a position is a tuple of `levels` arrays (h, w, C), the finest first.
       levels: how many octaves; lucid's 4.
       sd: the standard deviation of the noise that `init` draws for each.
       decorrelate: whether to mix three channels through the colour matrix.
       statistics: whose colours; a name of `statistics.NAMES`, or those of your own images.
-
-    Raises:
-      TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for a size or number of levels below 1, `sd` below 0 or statistics of
-        other channels.
 
     Example:
       >>> from rvis import images
@@ -92,9 +78,8 @@ class Pyramid:
       >>> [octave.shape for octave in pyramid.init(0)]
       [(33, 20, 3), (16, 10, 3), (8, 5, 3), (4, 2, 3)]
 
-    Reference: tensorflow/lucid, `optvis/param/spatial.py` (`laplacian_pyramid_image`) and
-    `lowres.py`; Burt & Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983. Pixels are
-    enlarged about their centres, where lucid's old TensorFlow resized about their corners.
+    Reference: tensorflow/lucid, `optvis/param/spatial.py` (`laplacian_pyramid_image`); Burt &
+    Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
     """
 
     shape: Shape
@@ -104,10 +89,10 @@ class Pyramid:
     statistics: str | Statistics = "imagenet"
 
     def __post_init__(self) -> None:
-        normalise(self, shape=checked(self.shape))
-        normalise(self, levels=checks.count("levels", self.levels))
-        normalise(self, sd=checks.number("sd", self.sd, low=0, high=1e3))
-        flag("decorrelate", self.decorrelate)
+        struct.settle(self, shape=checked(self.shape))
+        struct.settle(self, levels=checks.count("levels", self.levels))
+        struct.settle(self, sd=checks.number("sd", self.sd, low=0, high=1e3))
+        checks.flag("decorrelate", self.decorrelate)
         if self._coloured:
             statistics.get(self.statistics, channels=3)
 
@@ -144,9 +129,6 @@ class Pyramid:
 
         From the coarsest octave on, each holds what those before have left, reduced to its size;
         the finest holds the rest, so that `decode(encode(image))` is `image` within the clip.
-
-        Raises:
-          ValueError: naming `image`, for another shape.
         """
         rest = logit(same_shape(image, self.shape))
         if self._coloured:

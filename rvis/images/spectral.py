@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks
+from rvis import checks, struct
 from rvis.images import statistics
-from rvis.images.base import Shape, checked, flag, logit, mixed, normalise, same_shape
+from rvis.images.base import Shape, checked, logit, mixed, same_shape
 from rvis.images.statistics import Statistics
 from rvis.types import Array, KeyLike, as_key
 
@@ -26,23 +26,15 @@ class Fourier:
 
         image = sigmoid(irfft2(s · (re + i·im)) / 4 · Mᵀ)
 
-    where M is the colour matrix (three channels with `decorrelate`, else the identity). Steepest
-    descent here is descent under another metric in pixels, which favours low frequencies and the
-    colours that go together in photographs.
+    where M is the colour matrix (three channels with `decorrelate`, else the identity). So low
+    frequencies, and colours that go together in photographs, are favoured.
 
     Attributes:
       shape: (H, W, C); a position is (2, H, W//2 + 1, C): real and imaginary parts.
       sd: the standard deviation of the coefficients that `init` draws.
-      decay: how fast amplitudes fall with frequency; 1 is that of photographs, 0 flat. None for
-        those of `statistics`, frequency by frequency and channel by channel.
+      decay: how fast amplitudes fall with frequency; 1 is that of photographs, 0 flat.
       decorrelate: whether to mix three channels through the colour matrix.
-      statistics: whose colours (and amplitudes); a name of `statistics.NAMES`, or those of your own
-        images.
-
-    Raises:
-      TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for a size below 1, `sd` below 0, `decay` outside [0, 4], statistics of
-        other channels, or without a spectrum where `decay` asks for it.
+      statistics: whose colours; a name of `statistics.NAMES`, or those of your own images.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,25 +47,20 @@ class Fourier:
       True
 
     Reference: Olah, Mordvintsev & Schubert, "Feature Visualization", Distill 2017; and
-    tensorflow/lucid, `optvis/param/spatial.py` (`fft_image`) and `color.py`. Where W is odd lucid
-    draws one more column of frequencies and crops a pixel; here the transform has the size of the
-    image.
+    tensorflow/lucid, `optvis/param/spatial.py` (`fft_image`) and `color.py`.
     """
 
     shape: Shape
     sd: float = 0.01
-    decay: float | None = 1.0
+    decay: float = 1.0
     decorrelate: bool = True
     statistics: str | Statistics = "imagenet"
 
     def __post_init__(self) -> None:
-        normalise(self, shape=checked(self.shape))
-        normalise(self, sd=checks.number("sd", self.sd, low=0, high=1e3))
-        flag("decorrelate", self.decorrelate)
-        if self.decay is None:
-            statistics.get(self.statistics, channels=self.shape[2], spectrum=True)
-            return
-        normalise(self, decay=checks.number("decay", self.decay, low=0, high=4))
+        struct.settle(self, shape=checked(self.shape))
+        struct.settle(self, sd=checks.number("sd", self.sd, low=0, high=1e3))
+        checks.flag("decorrelate", self.decorrelate)
+        struct.settle(self, decay=checks.number("decay", self.decay, low=0, high=4))
         if self._coloured:
             statistics.get(self.statistics, channels=3)
 
@@ -96,31 +83,19 @@ class Fourier:
         return jax.nn.sigmoid(jnp.moveaxis(planes, 0, -1))
 
     def encode(self, image: Array) -> Array:
-        """The spectrum (2, H, W//2 + 1, C) of `image` (H, W, C), clipped to [.001, .999] first.
-
-        Of the many spectra with one image it is the one whose redundant coefficients are
-        consistent, so that `decode(encode(image))` is `image` within the clip.
-
-        Raises:
-          ValueError: naming `image`, for another shape.
-        """
+        """The spectrum (2, H, W//2 + 1, C) of `image` (H, W, C), clipped to [.001, .999] first."""
         planes = jnp.moveaxis(logit(same_shape(image, self.shape)), -1, 0)
         if self._coloured:
             planes = mixed(planes, statistics.get(self.statistics).inverse)
         spectrum = jnp.fft.rfft2(4 * planes)
-        parts, scale = jnp.moveaxis(jnp.stack([spectrum.real, spectrum.imag]), 1, -1), self._scale()
-        # Frequencies that the statistics do not have cannot be written down.
-        return jnp.where(scale > 0, parts / jnp.where(scale > 0, scale, 1), 0)
+        return jnp.moveaxis(jnp.stack([spectrum.real, spectrum.imag]), 1, -1) / self._scale()
 
     def _scale(self) -> Array:
         height, width, _ = self.shape
         rows = jnp.asarray(np.fft.fftfreq(height), jnp.float32)[None, :, None, None]
         columns = jnp.asarray(np.fft.rfftfreq(width), jnp.float32)[None, None, :, None]
         frequency = jnp.maximum(jnp.sqrt(rows**2 + columns**2), 1 / max(width, height))
-        if self.decay is not None:
-            return math.sqrt(width * height) / frequency**self.decay
-        whitened = statistics.get(self.statistics).whitened(height, width)
-        return math.sqrt(width * height) / frequency * jnp.asarray(whitened / whitened.mean())
+        return math.sqrt(width * height) / frequency**self.decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,24 +108,15 @@ class MACO:
         image = sigmoid(logit(m) + irfft2(r·exp(i·phase)) · Mᵀ / (m·(1 − m)))
 
     so that, to first order, the picture has the data's mean, contrast, colours and sharpness at
-    every step, and only where things are is left to be optimized. No penalty and no tuned decay is
-    needed to keep high frequencies out. A coefficient that is real, such as the constant one, is
-    r·cos(phase): it may be anything up to its magnitude.
-
-    Phases are radians whatever the size. The article climbs with NAdam at 1 on phases that its
-    code divides by their spread, which grows, so that steps shrink; a whole radian a step would
-    leave the phases here restless, and `rvis.visualize` takes a quarter. The article shows the
-    network parts of a larger picture (`transforms.maco`).
+    every step, and only where things are is left to be optimized. A coefficient that is real, such
+    as the constant one, is r·cos(phase): it may be anything up to its magnitude.
+    `rvis.visualize` climbs with NAdam at a quarter. The article shows the network parts of a larger
+    picture (`transforms.maco`).
 
     Attributes:
       shape: (H, W, C) with C = 1 or 3; a position is (H, W//2 + 1, C), in radians.
       statistics: whose magnitudes and colours; a name of `statistics.NAMES` that has a spectrum, or
         those of your own images. By default "tiny_imagenet" for three channels and "mnist" for one.
-
-    Raises:
-      TypeError: naming the argument, for anything of another type.
-      ValueError: naming it, for a size below 1, channels other than 1 and 3, or statistics of other
-        channels or without a spectrum.
 
     Example:
       >>> import jax.numpy as jnp
@@ -162,21 +128,19 @@ class MACO:
       True
 
     Reference: Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude
-    Constrained Optimization", 2023, equation 4; serre-lab/Horama, `maco_fv.py`. Their code also
-    standardises the phases to a spread of 1, which not every image's phases have, and the image to
-    a spread of 1 around mid-grey, in the place of which the mean and contrast of the data stand
-    here. Magnitudes of ImageNet are theirs alone to give: those of "tiny_imagenet" stand in.
+    Constrained Optimization", 2023, equation 4; serre-lab/Horama, `maco_fv.py`, which standardises
+    phases and image, in the place of which the mean and contrast of the data stand here.
     """
 
     shape: Shape
     statistics: str | Statistics | None = None
 
     def __post_init__(self) -> None:
-        normalise(self, shape=checked(self.shape))
+        struct.settle(self, shape=checked(self.shape))
         if self.shape[2] not in (1, 3):
             raise ValueError(f"shape: 1 or 3 channels last were expected, given {self.shape!r}")
         if self.statistics is None:
-            normalise(self, statistics="mnist" if self.shape[2] == 1 else "tiny_imagenet")
+            struct.settle(self, statistics="mnist" if self.shape[2] == 1 else "tiny_imagenet")
         self._data()
 
     def _data(self) -> Statistics:
@@ -209,14 +173,7 @@ class MACO:
         return jax.nn.sigmoid(logits + _middle(data))
 
     def encode(self, image: Array) -> Array:
-        """The phase of `image` (H, W, C), clipped to [.001, .999] first.
-
-        It decodes to an image with these phases and the data's magnitudes, which is `image` where
-        it has these already.
-
-        Raises:
-          ValueError: naming `image`, for another shape.
-        """
+        """The phase of `image` (H, W, C), clipped to [.001, .999] first, of any magnitudes."""
         data = self._data()
         slope = data.mean * (1 - data.mean)
         logits = logit(same_shape(image, self.shape)) - _middle(data)

@@ -8,6 +8,7 @@ import hashlib
 import importlib.resources
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,6 @@ class Statistics:
       table: (n, n, C) the mean magnitude of decorrelated colours times frequency, on a grid of
         frequencies from 0 to ½ cycles a pixel down and across; photographs are nearly flat there.
         None where only colours are known.
-
-    Raises:
-      TypeError: naming `name`.
-      ValueError: naming the attribute, for a wrong shape, values that are not finite, a mean
-        outside (0, 1), a root without inverse or magnitudes below 0.
     """
 
     name: str
@@ -41,8 +37,7 @@ class Statistics:
     table: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise TypeError(f"name: a str was expected, given {self.name!r}")
+        checks.text("name", self.name)
         mean = np.array(self.mean, np.float64)
         root = np.array(self.root, np.float64)
         if mean.shape not in ((1,), (3,)) or not ((mean > 0) & (mean < 1)).all():
@@ -90,11 +85,7 @@ class Statistics:
         return np.linalg.inv(self.matrix)
 
     def whitened(self, height: int, width: int) -> np.ndarray:
-        """(H, W//2 + 1, C) float32: magnitude times frequency, at the frequencies of `rfft2`.
-
-        Raises:
-          ValueError: naming `statistics`, where no spectrum is known.
-        """
+        """(H, W//2 + 1, C) float32: magnitude times frequency, at the frequencies of `rfft2`."""
         if self.table is None:
             raise ValueError(f"statistics: a spectrum was expected, given {self!r}")
         down, across = np.abs(np.fft.fftfreq(height)), np.fft.rfftfreq(width)
@@ -106,9 +97,6 @@ class Statistics:
         At another size than that of the data it is that of images as sharp: magnitudes are a
         function of cycles a pixel, and go on as 1/frequency below the lowest that were seen.
 
-        Raises:
-          ValueError: naming `statistics`, where no spectrum is known.
-
         Example:
           >>> from rvis.images import statistics
           >>> statistics.get("cifar10").magnitude(48, 64).shape
@@ -117,13 +105,8 @@ class Statistics:
         return self.whitened(height, width) / _frequency(height, width).astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes it as .npz, whole or not at all; `load` reads it.
-
-        Raises:
-          OSError: naming the path, on a full disk or without permission.
-        """
-        arrays: dict[str, Any] = {"name": np.asarray(self.name), "mean": self.mean}
-        arrays["root"] = self.root
+        """Writes it as .npz, whole or not at all; `load` reads it."""
+        arrays: dict[str, Any] = {"name": self.name, "mean": self.mean, "root": self.root}
         if self.table is not None:
             arrays["table"] = self.table.astype(np.float16)
         with files.atomic(Path(path)) as temporary, open(temporary, "wb") as stream:
@@ -131,22 +114,18 @@ class Statistics:
 
 
 def load(path: str | os.PathLike[str]) -> Statistics:
-    """What `Statistics.save` wrote; spectra are kept to three digits (float16).
-
-    Raises:
-      ValueError: naming `path`, for a file that is damaged or holds something else.
-      FileNotFoundError: naming it, where there is none.
-    """
-    with open(path, "rb") as stream:
+    """What `Statistics.save` wrote; spectra are kept to three digits (float16)."""
+    with open(files.as_path("path", path), "rb") as stream:
         return _read(stream, str(path))
 
 
 def _read(stream: Any, where: str) -> Statistics:
     try:
+        files.check_arrays(where, stream)
         with np.load(stream, allow_pickle=False) as stored:
             table = stored["table"] if "table" in stored else None
             return Statistics(str(stored["name"]), stored["mean"], stored["root"], table)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"path: {where} holds no statistics of images ({error})") from error
 
 
@@ -174,11 +153,6 @@ def get(
       given: a name of `NAMES`, or a `Statistics`.
       channels: how many they must be of.
       spectrum: whether they must have one.
-
-    Raises:
-      ValueError: naming `statistics`: an unknown name (with the nearest), other channels, or no
-        spectrum where one is needed.
-      TypeError: naming `statistics`, for anything else.
 
     Example:
       >>> from rvis.images import statistics
@@ -214,11 +188,6 @@ def estimate(images: np.ndarray, *, name: str = "estimated") -> Statistics:
       images: (n, H, W, C) with C = 1 or 3, uint8 or floats in [0, 1].
       name: what to call the result.
 
-    Raises:
-      ValueError: naming `images`, for a wrong shape or values outside [0, 1], or images that are
-        all of one colour.
-      TypeError: naming `images`, for other dtypes.
-
     Example:
       >>> import numpy as np
       >>> from rvis.images import statistics
@@ -226,8 +195,6 @@ def estimate(images: np.ndarray, *, name: str = "estimated") -> Statistics:
       >>> found = statistics.estimate(noise)
       >>> found.mean.round(1).tolist(), found.magnitude(16, 16).shape
       ([0.5, 0.5, 0.5], (16, 9, 3))
-      >>> bool(np.allclose(found.root @ found.root.T, np.eye(3) / 12, atol=0.01))
-      True
     """
     array = np.asarray(images)
     if array.ndim != 4 or 0 in array.shape or array.shape[3] not in (1, 3):

@@ -1,0 +1,1 @@
+"""Networks as models: reference architectures, your own, their weights and their layers."""

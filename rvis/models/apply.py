@@ -13,19 +13,8 @@ import jax
 import numpy as np
 from flax.core.tracers import current_trace
 
-from rvis.models.layers import Pool, average_instead
-from rvis.types import (
-    FAILURES,
-    Apply,
-    Array,
-    Model,
-    PyTree,
-    Relu,
-    Tap,
-    flat_shapes,
-    identity,
-    traced,
-)
+from rvis.kernels.pooling import Pool, unpadded_avg_pool
+from rvis.types import Apply, Array, Model, PyTree, Relu, Tap, flat_shapes, identity, traced
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -45,9 +34,9 @@ def _inputs(images: Array | tuple[Array, ...], mean: Floats, std: Floats) -> tup
     return images if isinstance(images, tuple) else (normalised(images, mean, std),)
 
 
-def has_relu(module: object) -> bool:
-    """Whether a module's `__call__` takes a ReLU from outside."""
-    return "relu" in inspect.signature(type(module).__call__).parameters
+def takes(module: object, keyword: str) -> bool:
+    """Whether a module's `__call__` takes something from outside."""
+    return keyword in inspect.signature(type(module).__call__).parameters
 
 
 def _keywords(module: object, tap: Tap, relu: Relu, **more: Any) -> dict[str, Any]:
@@ -57,8 +46,7 @@ def _keywords(module: object, tap: Tap, relu: Relu, **more: Any) -> dict[str, An
     if relu is not jax.nn.relu and "relu" not in accepted:
         raise ValueError(
             f"relu: {type(module).__name__} applies its own, so that a rule for its gradient "
-            "(guided backpropagation, deconvnet, let-through) cannot be put in; give its __call__ "
-            "a keyword `relu` and use it there"
+            "cannot be put in; give its __call__ a keyword `relu` and use it there"
         )
     return {name: value for name, value in given.items() if name in accepted}
 
@@ -81,27 +69,14 @@ def _at_this_level(tap: Tap) -> Callable[[str, Any], Any]:
 class LinenApply:
     """The `apply` of a Flax Linen module: normalises images, then calls the module with a tap.
 
-    It hashes by value, as Linen modules do by their fields: two models of one architecture share
-    their compiled programs. A module whose `__call__` takes `tap=` and `relu=` is given them. Any
-    other is tapped at the output of every submodule's `__call__`, under its path joined with dots;
-    its ReLU stays its own (`takes_relu` is False).
+    It hashes by value, as Linen modules do by their fields. A module whose `__call__` takes `tap=`
+    and `relu=` is given them. Any other is tapped at the output of every submodule's `__call__`.
 
     Attributes:
       module: any Linen module that maps (n, H, W, C) to logits (n, classes).
       mean: subtracted from the images, one number or one a channel.
       std: what they are divided by then.
-      pool: what takes the place of `layers.max_pool` wherever the module pools; None for nothing.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from rvis.models import convert
-      >>> from rvis.models.apply import LinenApply
-      >>> from rvis.models.mnist import MnistCNN
-      >>> import jax
-      >>> apply = LinenApply(MnistCNN())
-      >>> variables = convert.he_normal(MnistCNN(), (28, 28, 1), jax.random.key(0))
-      >>> apply(variables, jnp.ones((2, 28, 28, 1))).shape
-      (2, 10)
+      pool: what takes the place of `pooling.max_pool` wherever the module pools; None for nothing.
     """
 
     module: nn.Module
@@ -112,34 +87,26 @@ class LinenApply:
     @property
     def takes_relu(self) -> bool:
         """Whether a rule for the ReLU's gradient can be put in."""
-        return has_relu(self.module)
+        return takes(self.module, "relu")
 
     @property
     def takes_pool(self) -> bool:
         """Whether another pooling can take the place of maxima."""
-        return "pool" in inspect.signature(type(self.module).__call__).parameters
+        return takes(self.module, "pool")
 
     def with_average_pooling(self) -> LinenApply:
-        """The same network with averages in the place of maxima (Gatys 2015).
-
-        Raises:
-          ValueError: naming `pooling`, where the module's `__call__` takes no `pool=`.
-        """
+        """The same network with averages in the place of maxima (Gatys 2015)."""
         if not self.takes_pool:
             raise ValueError(
                 f"pooling: {type(self.module).__name__} pools by itself, so that averages cannot "
                 "be put in; give its __call__ a keyword `pool` and use it there"
             )
-        return dataclasses.replace(self, pool=average_instead)
+        return dataclasses.replace(self, pool=unpadded_avg_pool)
 
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
     ) -> Array:
-        """Logits (n, classes) of images (n, H, W, C) in [0, 1].
-
-        Raises:
-          ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
-        """
+        """Logits (n, classes) of images (n, H, W, C) in [0, 1]."""
         pooling = {} if self.pool is None else {"pool": self.pool}
         keywords = _keywords(self.module, tap, relu, **pooling)
         inputs = _inputs(images, self.mean, self.std)
@@ -161,7 +128,7 @@ class LinenApply:
     @property
     def takes_train(self) -> bool:
         """Whether the module can be put in training mode."""
-        return "train" in inspect.signature(type(self.module).__call__).parameters
+        return takes(self.module, "train")
 
     def train(self, params: PyTree, images: Array) -> tuple[Array, PyTree]:
         """Logits in training mode, and the collections that change then (batch statistics)."""
@@ -174,14 +141,8 @@ class LinenApply:
 class NnxApply:
     """The `apply` of a Flax NNX module, as `LinenApply` is that of a Linen one.
 
-    The weights are an `nnx.State`; the module is put together again inside the trace, in evaluation
-    mode, and that copy's submodules are tapped at the output of their `__call__` (see `from_nnx`).
-
-    Attributes:
-      graphdef: the module without its weights, from `nnx.split`.
-      takes_relu: whether a rule for the ReLU's gradient can be put in.
-      mean: subtracted from the images, one number or one a channel.
-      std: what they are divided by then.
+    The module is put together inside the trace of `graphdef`, which `nnx.split` gives, and the
+    weights, an `nnx.State`, in evaluation mode.
     """
 
     graphdef: nnx.GraphDef
@@ -192,11 +153,7 @@ class NnxApply:
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
     ) -> Array:
-        """Logits (n, classes) of images (n, H, W, C) in [0, 1].
-
-        Raises:
-          ValueError: naming `relu`, where another than `jax.nn.relu` cannot be put in.
-        """
+        """Logits (n, classes) of images (n, H, W, C) in [0, 1]."""
         from flax import nnx  # slow to import, and seldom needed
 
         module = nnx.merge(self.graphdef, params)
@@ -230,13 +187,13 @@ def assemble(
 ) -> Model:
     """A model whose layers are what its `tap` is called with, found by tracing."""
     try:
-        found, shape = traced(apply, *flat_shapes(params), input_shape)
-    except FAILURES as error:
+        traces, shape = traced(apply, *flat_shapes(params), input_shape)
+    except Exception as error:  # a stranger's network can raise anything
         raise ValueError(
             f"module: with these weights it cannot be applied to images of shape {input_shape} "
             f"({reason(error)})"
         ) from error
-    layers = tuple(name for name, _ in found)
+    layers = tuple(name for name, _ in traces)
     if len(shape) != 2:
         raise ValueError(f"module: logits (n, classes) were expected of it, given shape {shape}")
     twice = sorted({layer for layer in layers if layers.count(layer) > 1})

@@ -10,15 +10,15 @@ import flax.linen as nn
 import numpy as np
 
 from rvis import checks
-from rvis.models import convert
-from rvis.models.alexnet import AlexNet
 from rvis.models.apply import Floats, LinenApply, assemble, reason
-from rvis.models.googlenet import GoogLeNet
-from rvis.models.inceptionv1 import InceptionV1
-from rvis.models.mnist import MnistCNN
-from rvis.models.resnet import ResNet
+from rvis.models.families.alexnet import AlexNet
+from rvis.models.families.googlenet import GoogLeNet
+from rvis.models.families.inceptionv1 import InceptionV1
+from rvis.models.families.mnist import MnistCNN
+from rvis.models.families.resnet import ResNet
+from rvis.models.families.vgg import VGG
 from rvis.models.settings import checked_shape, fields, floats, tuples
-from rvis.models.vgg import VGG
+from rvis.models.weights import convert
 from rvis.types import KeyLike, Model, as_key
 
 
@@ -110,9 +110,7 @@ def build(
       name: what to call the model; the architecture's name by default.
 
     Raises:
-      ValueError: naming `architecture`, `config`, `weights`, `state` (with every entry that does
-        not fit), `mean`, `std`, `input_shape` or `classes`.
-      TypeError: naming `config` or `key`.
+      TypeError, ValueError: naming the argument, or `state` with every entry that does not fit.
 
     Example:
       >>> from rvis.models import architectures
@@ -159,4 +157,31 @@ def _config(known: Architecture, config: Mapping[str, Any] | None) -> dict[str, 
     options = fields(known.make())
     for field in config:
         checks.choice("config", field, options)
-    return {field: tuples(value) for field, value in config.items()}
+    chosen = {field: tuples(value) for field, value in config.items()}
+    for field, value in chosen.items():
+        _same_kind(f"config: {field}", value, options[field])
+    # A million blocks would be traced for hours, whatever weights there are for them.
+    if sum(chosen.get("stages", ())) > _BLOCKS:
+        raise ValueError(
+            f"config: stages of at most {_BLOCKS} blocks were expected, given {chosen}"
+        )
+    return chosen
+
+
+_BLOCKS, _WIDTH = 1000, 2**17
+
+
+def _same_kind(argument: str, value: Any, like: Any) -> None:
+    """Refuses what is not of the kind, and within the sizes, of a module's field."""
+    if isinstance(like, bool):
+        checks.flag(argument, value)
+    elif isinstance(like, int):
+        if checks.count(argument, value) > _WIDTH:
+            raise ValueError(f"{argument}: at most {_WIDTH} was expected, given {value}")
+    elif isinstance(like, str):
+        checks.text(argument, value)
+    elif isinstance(like, tuple):
+        if not isinstance(value, tuple):
+            raise ValueError(f"{argument}: a list of numbers was expected, given {value!r}")
+        for entry in value:
+            _same_kind(argument, entry, like[0])

@@ -1,4 +1,4 @@
-"""Networks of several inputs, of any rank each: all of them side by side as one picture."""
+"""Networks of several inputs, or of inputs that are no images: all are joined into one image."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks
 from rvis.models.apply import LinenApply, assemble, reason
-from rvis.types import Array, ArrayLike, Model, PyTree, Relu, Tap, identity
+from rvis.types import Array, ArrayLike, Model, PyTree, Relu, Tap, check_model, identity
 
 Shape = tuple[int, ...]
 """Of one input, without the batch axis."""
@@ -25,7 +24,7 @@ Range = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class JoinedApply:
-    """The `apply` of a network of several inputs, as one of pictures (1, cells, 1): `join_inputs`.
+    """The `apply` of a network of several inputs, as a function of one image; see `join_inputs`.
 
     Attributes:
       apply: `apply(params, inputs, *, tap, relu)`, with a tuple of inputs (n, *shape), each in its
@@ -51,7 +50,7 @@ class JoinedApply:
     def __call__(
         self, params: PyTree, images: Array, *, tap: Tap = identity, relu: Relu = jax.nn.relu
     ) -> Array:
-        """All outputs side by side, (n, numbers), of pictures (n, 1, cells, 1) in [0, 1]."""
+        """All outputs, flattened to (n, numbers), of images (n, 1, cells, 1) in [0, 1]."""
         outputs = self.apply(params, self.split(images), tap=tap, relu=relu)
         # One number an example is a layer of one unit.
         leaves = [out[:, None] if out.ndim == 1 else out for out in jax.tree.leaves(outputs)]
@@ -59,7 +58,7 @@ class JoinedApply:
         return jnp.concatenate([out.reshape(out.shape[0], -1) for out in outputs], 1)
 
     def split(self, images: Array) -> tuple[Array, ...]:
-        """The inputs (..., *shape), each in its range, of pictures (..., 1, cells, 1)."""
+        """The inputs (..., *shape), each in its range, of images (..., 1, cells, 1)."""
         parts = jnp.split(images[..., 0, :, 0], np.cumsum(self.cells)[:-1], axis=-1)
         return tuple(
             low + (high - low) * part.reshape(*part.shape[:-1], *shape)
@@ -67,7 +66,7 @@ class JoinedApply:
         )
 
     def join(self, inputs: Sequence[Array]) -> Array:
-        """The pictures whose `split` is `inputs`."""
+        """The images (..., 1, cells, 1) of inputs: undoes `split`."""
         parts = [
             ((part - low) / (high - low)).reshape(*part.shape[: part.ndim - len(shape)], -1)
             for part, shape, (low, high) in zip(inputs, self.shapes, self.ranges, strict=True)
@@ -83,34 +82,26 @@ def join_inputs(
     ranges: Sequence[Range] | None = None,
     name: str = "model",
 ) -> Model:
-    """A model of a network of several inputs and outputs, of any rank each.
+    """A model of a network with several inputs and outputs, each of any rank.
 
-    Signals (length, channels), images, volumes (depth, height, width, channels) and plain vectors
-    can be mixed. The model's one "image" has the shape (1, cells, 1) and holds the inputs one
-    after another, each brought from its range to [0, 1]; `rvis.visualize` so climbs on all of them
-    jointly, and `split_inputs` takes its pictures apart. The outputs, in the order of
-    `jax.tree.leaves`, are the layers "output0", "output1" …; one objective of several of them is
-    the sum of their objectives. "logits" is all of them flattened.
+    The model's "image" has the shape (1, cells, 1): the inputs one after another, each scaled from
+    its range to [0, 1]. `rvis.visualize` optimizes all of them jointly; `split_inputs` takes its
+    images apart. The outputs, in the order of `jax.tree.leaves`, are the layers "output0" and
+    so on; "logits" is all of them, flattened.
 
-    Cells side by side in that image are no neighbours in an input. `image="pixel"` and
-    `transforms=()` are therefore what `visualize` has to be given: Fourier images, pyramids, CPPNs
-    and MACO would tie the inputs together, and jitter or rotation mix them. Of the regularizers
-    `l1` and `lp_norm` mean what they say; total variation and blur do so on one input (`on_input`).
-    Of objectives, `channel` takes layers of any rank (the mean over all places); a neuron at a
-    place is for layers of images alone.
+    Neighbours in that image are no neighbours in an input. Give `visualize` therefore
+    `image="pixel"` and `transforms=()`, and of the regularizers `l1` alone.
 
     Args:
-      network: a Flax Linen module that is called with the inputs as its arguments (see
-        `from_linen` for its layers and keywords); or a function `apply(params, inputs, *, tap,
-        relu)` of a tuple of them that hashes by value, as `NnxApply` is.
+      network: a Flax Linen module that is called with the inputs as its arguments; or a function
+        `apply(params, inputs, *, tap, relu)` of a tuple of inputs, which hashes by value.
       params: {"params": …} of the module, or what the function takes.
       shapes: of the inputs, without the batch axis.
       ranges: (low, high) of each, between which it stays; (0, 1) by default.
       name: what to call the model.
 
     Raises:
-      TypeError, ValueError: naming the argument: no inputs, sizes below 1, ranges that are empty or
-        of another number, a network that cannot be applied to such inputs.
+      TypeError, ValueError: naming the argument.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, rvis
@@ -119,20 +110,14 @@ def join_inputs(
       ...     @nn.compact
       ...     def __call__(self, signal, volume):
       ...         heard = nn.Conv(4, (3,), name="heard")(signal).mean(1)
-      ...         seen = nn.Conv(4, (3, 3, 3), name="seen")(volume).mean((1, 2, 3))
-      ...         return nn.Dense(2, name="a")(heard + seen), nn.Dense(5, name="b")(seen)
+      ...         return nn.Dense(2, name="a")(heard), nn.Dense(5, name="b")(volume[:, 0, 0, 0])
       >>> shapes = (16, 1), (4, 4, 4, 1)
       >>> params = Net().init(jax.random.key(0), *(jnp.zeros((1, *shape)) for shape in shapes))
       >>> model = join_inputs(Net(), params, shapes, ranges=[(-1, 1), (0, 1)])
       >>> model.layers
-      ('heard', 'seen', 'a', 'b', 'output0', 'output1')
-      >>> both = rvis.objectives.channel("output0", 1) + rvis.objectives.channel("output1", 3)
-      >>> result = rvis.visualize(model, both, image="pixel", transforms=(), steps=4)
-      >>> [part.shape for part in split_inputs(model, result.images)]
+      ('heard', 'a', 'b', 'output0', 'output1')
+      >>> [part.shape for part in split_inputs(model, jnp.zeros(model.input_shape))]
       [(16, 1), (4, 4, 4, 1)]
-
-    Reference: keisen/tf-keras-vis, `ActivationMaximization` of models with several inputs and
-      outputs (its `input_range`, `regularizers` and `score` for each).
     """
     if not isinstance(shapes, Sequence) or not all(isinstance(s, Sequence) for s in shapes):
         raise TypeError(f"shapes: a list with one shape an input was expected, given {shapes!r}")
@@ -142,15 +127,14 @@ def join_inputs(
     spans = [(0.0, 1.0)] * len(sizes) if ranges is None else list(ranges)
     if len(spans) != len(sizes):
         raise ValueError(f"ranges: {len(sizes)} were expected, given {len(spans)}")
-    bounds = []
-    for span in spans:
-        if not isinstance(span, Sequence) or len(span) != 2:
-            raise TypeError(f"ranges: pairs (low, high) were expected, given {span!r}")
-        low, high = span
-        low = checks.number("ranges", low)
-        bounds.append((low, checks.number("ranges", high, above=low)))
+    if not all(isinstance(span, Sequence) and len(span) == 2 for span in spans):
+        raise TypeError(f"ranges: pairs (low, high) were expected, given {spans!r}")
+    lows = [checks.number("ranges", low) for low, _ in spans]
+    highs = [
+        checks.number("ranges", high, above=low) for low, (_, high) in zip(lows, spans, strict=True)
+    ]
     inner = LinenApply(network) if isinstance(network, nn.Module) else network
-    apply = JoinedApply(inner, sizes, tuple(bounds))
+    apply = JoinedApply(inner, sizes, tuple(zip(lows, highs, strict=True)))
     params = jax.tree.map(jnp.asarray, params)
     try:
         return assemble(apply, params, (1, sum(apply.cells), 1), (), name)
@@ -161,17 +145,10 @@ def join_inputs(
 
 
 def split_inputs(model: Model, images: ArrayLike) -> tuple[Array, ...]:
-    """The inputs that pictures of a model of `join_inputs` stand for, each in its own range.
-
-    Args:
-      model: of `join_inputs`.
-      images: (..., 1, cells, 1) in [0, 1], such as a Result's `images`.
-
-    Returns:
-      One array (..., *shape) an input.
+    """The inputs (..., *shape), in their ranges, that images (..., 1, cells, 1) of a model hold.
 
     Raises:
-      ValueError: naming `model`, of another origin, or `images`, of another shape.
+      ValueError: naming `model`, where it is none of `join_inputs`, or `images`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -186,33 +163,22 @@ def split_inputs(model: Model, images: ArrayLike) -> tuple[Array, ...]:
     apply = _joined(model)
     array = jnp.asarray(images)
     if array.shape[-3:] != model.input_shape:
-        raise ValueError(
-            f"images: (…, {', '.join(map(str, model.input_shape))}) was expected, given shape "
-            f"{array.shape}"
-        )
+        wanted = ", ".join(map(str, model.input_shape))
+        raise ValueError(f"images: (…, {wanted}) was expected, given shape {array.shape}")
     return apply.split(array)
 
 
 def as_image(model: Model, inputs: Sequence[ArrayLike]) -> Array:
-    """The picture (..., 1, cells, 1) of inputs (..., *shape), such as `visualize` starts from.
-
-    Args:
-      model: of `join_inputs`.
-      inputs: one array an input, in its own range, all with the same leading axes.
+    """The image (..., 1, cells, 1) of inputs (..., *shape): undoes `split_inputs`.
 
     Raises:
-      ValueError: naming `model`, of another origin, or `inputs`, of other shapes or another number.
-
-    Example:
-      See `split_inputs`, which this undoes.
+      ValueError: naming `model`, where it is none of `join_inputs`, or `inputs`.
     """
     apply = _joined(model)
     arrays = [jnp.asarray(part, jnp.float32) for part in inputs]
     given = [array.shape for array in arrays]
-    leads = {
-        shape[: len(shape) - len(own)] for shape, own in zip(given, apply.shapes, strict=False)
-    }
-    if len(leads) != 1 or given != [(*lead, *own) for lead in leads for own in apply.shapes]:
+    lead = given[0][: len(given[0]) - len(apply.shapes[0])] if given else ()
+    if given != [(*lead, *shape) for shape in apply.shapes]:
         raise ValueError(
             f"inputs: shapes {list(apply.shapes)} with the same leading axes were expected, given "
             f"{given}"
@@ -220,55 +186,8 @@ def as_image(model: Model, inputs: Sequence[ArrayLike]) -> Array:
     return apply.join(arrays)
 
 
-@flax.struct.dataclass
-class OnInput:
-    """See `on_input`."""
-
-    regularizer: Callable[[Array], Array]
-    apply: JoinedApply = flax.struct.field(pytree_node=False)
-    index: int = flax.struct.field(pytree_node=False)
-    _kind: str = flax.struct.field(pytree_node=False, repr=False, kw_only=True, default="OnInput")
-
-    def __call__(self, images: Array) -> Array:
-        """The penalty of pictures (n, 1, cells, 1), a scalar."""
-        part = self.apply.split(images)[self.index]
-        shape = part.shape[1:]
-        *slices, height, width, channels = (*(1,) * (3 - len(shape)), *shape)
-        pictures = part.reshape(-1, height, width, channels)
-        return self.regularizer(pictures) * math.prod(slices)
-
-
-def on_input(model: Model, index: int, regularizer: Callable[[Array], Array]) -> OnInput:
-    """A penalty on one of a joined model's inputs, in its own range and shape.
-
-    A signal (length, channels) is taken as an image of one row, so that total variation is along
-    its length; a volume as its slices along the first axis, whose penalties add up.
-
-    Args:
-      model: of `join_inputs`.
-      index: the input's number.
-      regularizer: of `rvis.regularizers`.
-
-    Raises:
-      TypeError, ValueError: naming `model` or `index`.
-
-    Example:
-      >>> import jax.numpy as jnp, rvis
-      >>> from rvis.models.inputs import as_image, join_inputs, on_input
-      >>> def apply(params, inputs, *, tap, relu):
-      ...     return inputs[0].sum(1)
-      >>> model = join_inputs(apply, {}, [(4, 1)])
-      >>> penalty = on_input(model, 0, rvis.regularizers.total_variation(1.0))
-      >>> round(float(penalty(as_image(model, [jnp.array([[[0.0], [1.0], [1.0], [0.5]]])]))), 4)
-      1.5
-    """
-    apply = _joined(model)
-    if checks.count("index", index, low=0) >= len(apply.shapes):
-        raise ValueError(f"index: 0 to {len(apply.shapes) - 1} were expected, given {index}")
-    return OnInput(regularizer, apply, index)
-
-
 def _joined(model: Model) -> JoinedApply:
-    if not isinstance(model.apply, JoinedApply):
+    apply = check_model(model).apply
+    if not isinstance(apply, JoinedApply):
         raise ValueError(f"model: one of join_inputs was expected, given {model.name}")
-    return model.apply
+    return apply

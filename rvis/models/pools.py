@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient is that of a smooth pooling, for pictures without its chessboards."""
+"""Max-pooling whose gradient is that of average pooling, for pictures without its chessboards."""
 
 from __future__ import annotations
 
@@ -6,100 +6,64 @@ import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from rvis import checks
-from rvis.models.layers import Pads, average_instead, max_pool
-from rvis.types import Array, Model
-
-
-@dataclasses.dataclass(frozen=True)
-class SmoothedMaxPool:
-    """Max-pooling, back through which the gradient g goes as through a smooth pooling s.
-
-    A maximum sends its window's gradient to one cell alone; windows side by side then leave
-    chessboards in what is optimized through them. Here all cells of a window share:
-
-        average:  s = mean(x)                       so that each of k cells gets g / k
-        l2:       s = mean(x²) / (0.01 + mean(|x|)) so that larger activations get more, and a
-                  window of zeros, as behind ReLUs that are off, nothing at all
-
-    where the padding is no part of a window. The pooling itself is the maximum.
-
-    Attributes:
-      kind: "average" or "l2".
-
-    Raises:
-      ValueError: naming `kind`.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from rvis.models.pools import SmoothedMaxPool
-      >>> x = jnp.array([[1., 3.], [2., 4.]])[None, :, :, None]
-      >>> value, slope = jax.value_and_grad(lambda x: SmoothedMaxPool()(x, 2, 2).sum())(x)
-      >>> float(value), slope[0, :, :, 0].tolist()
-      (4.0, [[0.25, 0.25], [0.25, 0.25]])
-
-    Reference: tensorflow/lucid, `optvis/overrides/smoothed_maxpool_grad.py`
-      (`avg_smoothed_maxpool_grad`, its default, and `l2_smoothed_maxpool_grad`).
-    """
-
-    kind: str = "average"
-
-    def __post_init__(self) -> None:
-        checks.choice("kind", self.kind, ("average", "l2"))
-
-    def __call__(
-        self,
-        x: Array,
-        window: int,
-        stride: int,
-        *,
-        padding: int | str | Pads = 0,
-        ceil: bool = False,
-    ) -> Array:
-        """As `rvis.models.layers.max_pool`."""
-        return _pool(x, window, stride, padding, ceil, self.kind)
+from rvis import struct
+from rvis.kernels.pooling import max_pool, unpadded_avg_pool
+from rvis.kernels.windows import Pads
+from rvis.types import Array, Model, check_model
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
-def _pool(
-    x: Array, window: int, stride: int, padding: int | str | Pads, ceil: bool, kind: str
-) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _pool(x: Array, window: int, stride: int, padding: int | str | Pads, ceil: bool) -> Array:
     return max_pool(x, window, stride, padding=padding, ceil=ceil)
 
 
-def _forward(x, window, stride, padding, ceil, kind):
-    return _pool(x, window, stride, padding, ceil, kind), x
+def _forward(x, window, stride, padding, ceil):
+    return _pool(x, window, stride, padding, ceil), x
 
 
-def _backward(window, stride, padding, ceil, kind, x, g):
-    def smooth(x: Array) -> Array:
-        def mean(values: Array) -> Array:
-            return average_instead(values, window, stride, padding=padding, ceil=ceil)
-
-        return mean(x) if kind == "average" else mean(x**2) / (0.01 + mean(jnp.abs(x)))
-
-    return jax.vjp(smooth, x)[1](g)
+def _backward(window, stride, padding, ceil, x, g):
+    average = partial(unpadded_avg_pool, window=window, stride=stride, padding=padding, ceil=ceil)
+    return jax.vjp(average, x)[1](g)
 
 
 _pool.defvjp(_forward, _backward)
 
 
-def smooth_pools(model: Model, kind: str = "average") -> Model:
-    """The same model, the gradient of whose max-pooling is smoothed (see `SmoothedMaxPool`).
+def smoothed_max_pool(
+    x: Array, window: int, stride: int, *, padding: int | str | Pads = 0, ceil: bool = False
+) -> Array:
+    """As `rvis.kernels.pooling.max_pool`, but that all k cells of a window get g / k as gradient.
 
-    Its outputs are the model's own, and so are its weights. It is meant for `rvis.visualize`,
-    `rvis.sweep` and the like. What asks for the gradient itself, such as attribution, attacks and
-    the switches of `rvis.deconv`, would have the smoothed one of it: give those the plain model.
+    A maximum sends its window's gradient g to one cell alone; windows side by side then leave
+    chessboards in what is optimized through them. Padding is no part of a window.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from rvis.models.pools import smoothed_max_pool
+      >>> x = jnp.array([[1., 3.], [2., 4.]])[None, :, :, None]
+      >>> value, slope = jax.value_and_grad(lambda x: smoothed_max_pool(x, 2, 2).sum())(x)
+      >>> float(value), slope[0, :, :, 0].tolist()
+      (4.0, [[0.25, 0.25], [0.25, 0.25]])
+
+    Reference: tensorflow/lucid, `optvis/overrides/smoothed_maxpool_grad.py`
+      (`avg_smoothed_maxpool_grad`, its default).
+    """
+    return _pool(x, window, stride, padding, ceil)
+
+
+def smooth_pools(model: Model) -> Model:
+    """The same model, through whose max-pooling gradients go back as through averages.
+
+    It is meant for `rvis.visualize` and the like; attribution and attacks ask for the gradient
+    itself.
 
     Args:
       model: a reference architecture, or `from_linen` of a module whose `__call__` takes a keyword
-        `pool` and pools by it. One without max-pooling stays as it is.
-      kind: "average" or "l2".
+        `pool` and pools by it.
 
     Raises:
-      ValueError: naming `kind`, or `model`, where it pools by itself or no longer by maxima.
+      TypeError, ValueError: naming `model`, where it pools by itself or no longer by maxima.
 
     Example:
       >>> import rvis
@@ -108,12 +72,12 @@ def smooth_pools(model: Model, kind: str = "average") -> Model:
       >>> rvis.visualize(model, rvis.objectives.logit(3), steps=2).images.shape
       (28, 28, 1)
     """
-    if not getattr(model.apply, "takes_pool", False):
+    if not getattr(check_model(model).apply, "takes_pool", False):
         raise ValueError(
             f"model: {model.name} pools by itself, so that no gradient can be put in; one whose "
             "module's __call__ has a keyword `pool`, and uses it, was expected"
         )
-    if model.apply.pool is average_instead:  # type: ignore[attr-defined]
+    if model.apply.pool is unpadded_avg_pool:  # type: ignore[attr-defined]
         raise ValueError(f"model: maxima were expected, but {model.name} takes averages")
-    apply = dataclasses.replace(model.apply, pool=SmoothedMaxPool(kind))  # type: ignore[type-var, call-arg]
-    return model.replace(apply=apply)  # type: ignore[attr-defined]
+    apply = dataclasses.replace(model.apply, pool=smoothed_max_pool)  # type: ignore[type-var, call-arg]
+    return struct.replace(model, apply=apply)

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from rvis import checks
-from rvis.models import architectures, convert
+from rvis import checks, files
+from rvis.models import architectures
 from rvis.models.apply import LinenApply
-from rvis.models.pretrained import file as published
 from rvis.models.settings import fields
-from rvis.types import KeyLike, Model
+from rvis.models.weights import convert
+from rvis.models.weights.pretrained import file as published
+from rvis.types import KeyLike, Model, check_model
 
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 """A file, a state-dict {reference name: array}, or the word "random"."""
@@ -38,7 +39,7 @@ def load(
         `.bin` with PyTorch installed), a mapping {reference name: array}, or "random" for
         he-normal weights.
       pretrained: for an architecture's name: its public weights for ImageNet (`PUBLISHED` in
-        `rvis.models.pretrained`). They are fetched at the first call into $RVIS_CACHE, else
+        `rvis.models.weights.pretrained`). They are fetched at the first call into $RVIS_CACHE, else
         ~/.cache/rvis; those of `alexnet`, `googlenet` and `inceptionv1` are PyTorch's files.
       key: an int seed or a typed key, for random weights.
 
@@ -46,14 +47,9 @@ def load(
       A model whose params are float32 JAX arrays. `classes` is empty where nobody named them.
 
     Raises:
-      ValueError: naming `name_or_path` (with the nearest names), `weights` where an architecture
-        has none, `path` of a file that is missing or damaged, or whose checksum is not its card's,
-        `state` with every entry that does not fit, and `pretrained`, where there is no public file
-        or other `weights` are given.
-      TypeError: naming `name_or_path`, `weights`, `pretrained` or `key`.
-      ImportError: for a PyTorch file where PyTorch is not installed.
-      OSError: naming the `url` of a public file that cannot be had, or the `path` where it cannot
-        be kept (see `rvis.models.pretrained.fetch`).
+      TypeError, ValueError: naming the argument (a name with the nearest ones), the `path` of a
+        damaged file, or `state` with every entry that does not fit.
+      ImportError, OSError: see `rvis.models.weights.pretrained.fetch`.
 
     Example:
       >>> from rvis.models import registry
@@ -63,8 +59,7 @@ def load(
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
-    if not isinstance(pretrained, bool):
-        raise TypeError(f"pretrained: True or False was expected, given {pretrained!r}")
+    checks.flag("pretrained", pretrained)
     if pretrained and weights is not None:
         raise ValueError("weights, pretrained: one of the two was expected, given both")
     if pretrained:
@@ -88,19 +83,20 @@ def load(
             f"weights: {name_or_path!r} is an architecture, which is shipped without weights; give "
             "weights=PATH, weights={name: array}, weights='random' or pretrained=True"
         )
-    path = pathlib.Path(name_or_path)
+    path = files.as_path("name_or_path", name_or_path)
     plain = isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2
     if plain and not (path / "card.json").is_file():
         checks.choice("name_or_path", name_or_path, list_models())
     if path.is_dir():
         return _from_folder(path, path.resolve().name)
     state, metadata = convert.read_state_dict(path)
-    if "architecture" not in metadata:
+    card = _own(metadata)
+    if card is None:
         raise ValueError(
             f"name_or_path: {path} does not say of which architecture it is; use "
             f"load(ARCHITECTURE, weights={str(path)!r})"
         )
-    return _from_card(_decoded(metadata, path), state, str(path), path.stem)
+    return _from_card(card, state, str(path), path.stem)
 
 
 def _with_weights(architecture: str, weights: Weights, key: KeyLike) -> Model:
@@ -111,25 +107,25 @@ def _with_weights(architecture: str, weights: Weights, key: KeyLike) -> Model:
             "weights: a path, a mapping {reference name: array} or 'random' was expected, given "
             f"{type(weights).__name__}"
         )
-    path = pathlib.Path(weights)
+    path = files.as_path("weights", weights)
     state, metadata = convert.read_state_dict(path)
-    if metadata.get("architecture") != architecture:
+    card = _own(metadata)
+    if card is None or card["architecture"] != architecture:
         return architectures.build(architecture, weights=state)
-    return _from_card(_decoded(metadata, path), state, str(path), path.stem)
+    return _from_card(card, state, str(path), path.stem)
 
 
-def _decoded(metadata: Mapping[str, str], path: pathlib.Path) -> dict[str, Any]:
-    card: dict[str, Any] = {"architecture": metadata["architecture"]}
-    for field in ("config", "mean", "std", "input_shape", "classes"):
-        if field in metadata:
-            try:
-                card[field] = json.loads(metadata[field])
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"path: JSON was expected in the metadata of {path} for {field!r}, found "
-                    f"{metadata[field]!r}"
-                ) from error
-    return card
+def _own(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `describe` wrote into a file's header; None of anybody else's, whatever it says."""
+    try:
+        fields = {field: json.loads(metadata[field]) for field in _FIELDS}
+    except (KeyError, ValueError, RecursionError):
+        return None
+    return {**fields, "architecture": metadata.get("architecture")}
+
+
+_FIELDS = ("config", "input_shape", "mean", "std", "classes")
+"""Beside the architecture, all that `describe` tells of a model."""
 
 
 def _from_card(card: Mapping[str, Any], state: Mapping[str, Any], origin: str, name: str) -> Model:
@@ -167,7 +163,7 @@ def _card(folder: Traversable) -> dict[str, Any]:
     file = folder / "card.json"
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"path: a card in JSON was expected at {file} ({error})") from error
     missing = [
         key for key in ("architecture", "sha256") if not isinstance(card, dict) or key not in card
@@ -206,37 +202,25 @@ def list_models() -> tuple[str, ...]:
 
 
 def card(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """The card of a shipped model: its architecture, classes, and how it was trained and measured.
-
-    Args:
-      name: a shipped model's name, or a folder with a `card.json`.
-
-    Returns:
-      What its `card.json` holds.
+    """The `card.json` of a shipped model, or of a folder: what it is, and how it was trained.
 
     Raises:
       ValueError: naming `name` (with the nearest names), or `path` where the card is no JSON.
 
     Example:
-      >>> import pathlib, tempfile
-      >>> from rvis.models import registry
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     card = pathlib.Path(folder, "card.json")
-      ...     _ = card.write_text('{"architecture": "vgg16", "sha256": "…"}', encoding="utf-8")
-      ...     registry.card(folder)["architecture"]
-      'vgg16'
+      >>> import rvis
+      >>> rvis.card("cifar10_resnet")["architecture"]
+      'cifar_resnet'
     """
     shipped = _shipped()
-    if name not in shipped and (pathlib.Path(name) / "card.json").is_file():
-        return _card(pathlib.Path(name))
+    path = files.as_path("name", name)
+    if name not in shipped and (path / "card.json").is_file():
+        return _card(path)
     return _card(shipped[checks.choice("name", name, shipped)])
 
 
 def describe(model: Model) -> dict[str, Any]:
     """What `load` needs beside the weights to build `model` again; JSON can hold it.
-
-    Args:
-      model: a model of a reference architecture.
 
     Returns:
       architecture, config, input_shape, mean, std, classes: the first half of a card, and what
@@ -251,6 +235,7 @@ def describe(model: Model) -> dict[str, Any]:
       >>> card["architecture"], card["config"]
       ('mnist_cnn', {'widths': [32, 64], 'dense': 256, 'classes': 10})
     """
+    check_model(model)
     module = model.apply.module if isinstance(model.apply, LinenApply) else None
     same = [
         name

@@ -26,9 +26,17 @@ def checked_shape(value: Any) -> tuple[int, int, int]:
     """(H, W, C), checked."""
     try:
         height, width, channels = (checks.count("input_shape", n) for n in value)
+        if max(height, width, channels) > _LONGEST:
+            raise ValueError
     except (TypeError, ValueError) as error:
-        raise ValueError(f"input_shape: (H, W, C) was expected, given {value!r}") from error
+        raise ValueError(
+            f"input_shape: (H, W, C) of at most {_LONGEST} was expected, given {value!r}"
+        ) from error
     return height, width, channels
+
+
+_LONGEST = 2**15
+"""Of an image's sides; a header that says more is damaged, or forged."""
 
 
 def floats(argument: str, value: Any, channels: int) -> Floats:

@@ -1,17 +1,18 @@
-"""The algebra and the bookkeeping that every objective shares."""
+"""What all objectives share: their algebra, their titles, and whether they fit a model."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
-from rvis.types import LOGITS, Array, ArrayLike, Model, Units, layer_shapes
+from rvis import checks, struct
+from rvis.types import LOGITS, Array, ArrayLike, Model, PyTree, Units, check_model, layer_shapes
 
 Activations = Mapping[str, Array]
 """{layer: (n, ...)} of a group of n images: what an objective is called with."""
@@ -20,9 +21,8 @@ Activations = Mapping[str, Array]
 class Objective:
     """The algebra and the bookkeeping that every objective shares.
 
-    An objective is called with `{layer: (n, ...)}` for one group of n images and gives a scalar,
-    the mean over the group. Leaves may have leading axes: then it stands for that many objectives
-    (`batch_shape`), and `rvis.core` maps over them.
+    An objective is called with `{layer: (n, ...)}` for one group of n images and gives a scalar.
+    Leaves may have leading axes: then it stands for that many objectives (`batch_shape`).
     """
 
     event_ranks: ClassVar[Mapping[str, int]] = {}
@@ -36,11 +36,6 @@ class Objective:
     def __call__(self, activations: Activations) -> Array:
         """The score of one group of images, from {layer: (n, ...)}."""
         raise TypeError(f"{type(self).__name__} cannot be evaluated")
-
-    def at_step(self, step: Array) -> Objective:
-        """What it asks for in one step of an ascent: itself, unless its weights change."""
-        del step
-        return self
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         """Raises ValueError where it does not fit a model with these layer shapes."""
@@ -65,14 +60,7 @@ class Objective:
             for name, rank in self.event_ranks.items()
             if (leaf := getattr(self, name)) is not None
         ]
-        try:
-            return np.broadcast_shapes(*shapes)
-        except ValueError:
-            names = " and ".join(self.event_ranks)
-            raise ValueError(
-                f"{names}: as many of each (or one) were expected, given batches of "
-                + ", ".join(map(str, shapes))
-            ) from None
+        return _common(" and ".join(self.event_ranks), shapes)
 
     def broadcast(self, count: int) -> Objective:
         """The same objectives with every leaf's leading axis written out to `count`."""
@@ -82,7 +70,7 @@ class Objective:
             if leaf is not None:
                 event = np.shape(leaf)[np.ndim(leaf) - rank :]
                 changes[name] = jnp.broadcast_to(leaf, (count, *event))
-        return self.replace(**changes)  # type: ignore[attr-defined]
+        return struct.replace(self, **changes)
 
     def __add__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
@@ -101,12 +89,7 @@ class Objective:
     def __mul__(self, scale: ArrayLike | Objective) -> Objective:
         if isinstance(scale, Objective):
             return Product((self, scale))
-        weight = jnp.asarray(scale, jnp.float32)
-        if weight.ndim > 1:
-            raise ValueError(
-                f"weight: one number, or one a member, was expected, given shape {weight.shape}"
-            )
-        return Sum((self,), (weight,))
+        return Sum((self,), (as_floats("weight", scale, "()", "(m,)"),))
 
     def __rmul__(self, scale: ArrayLike) -> Objective:
         return self * scale
@@ -118,23 +101,22 @@ class Objective:
         return self * -1.0
 
 
+def _common(names: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"{names}: as many of each (or one) were expected, given batches of "
+            + ", ".join(map(str, shapes))
+        ) from None
+
+
 def digests(values: ArrayLike, rank: int) -> np.ndarray:
     """A number for each member's values (the last `rank` axes): equal values have equal numbers."""
     array = np.asarray(values, np.float32)
     batch = array.shape[: array.ndim - rank]
-    found = [
-        zlib.crc32(member.tobytes()) for member in array.reshape(-1, *array.shape[len(batch) :])
-    ]
-    return np.asarray(found, np.uint32).reshape(batch)
-
-
-def kind_field(name: str) -> Any:
-    """A static field that tells classes apart.
-
-    jaxlib 0.10 compares the tree structures of two dataclasses by their static fields alone, so
-    that without it a compiled `Channel` of the logits could serve for a `Probability`.
-    """
-    return flax.struct.field(pytree_node=False, default=name, repr=False, kw_only=True)
+    members = array.reshape(-1, *array.shape[len(batch) :])
+    return np.asarray([zlib.crc32(m.tobytes()) for m in members], np.uint32).reshape(batch)
 
 
 class Combined(Objective):
@@ -146,42 +128,32 @@ class Combined(Objective):
     def layers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.layers))
 
-    def at_step(self, step: Array) -> Objective:
-        return self.replace(terms=tuple(term.at_step(step) for term in self.terms))  # type: ignore[attr-defined]
-
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         for term in self.terms:
             term.check(shapes, classes)
         _ = self.batch_shape
 
     def identities(self) -> np.ndarray | None:
-        found = [numbers for term in self.terms if (numbers := term.identities()) is not None]
+        numbers = [own for term in self.terms if (own := term.identities()) is not None]
         # Those of a term with a member each tell apart what those of a single one do not.
-        return max(found, key=np.ndim, default=None)
+        return max(numbers, key=np.ndim, default=None)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         shapes = [term.batch_shape for term in self.terms]
         shapes += [np.shape(weight) for weight in getattr(self, "weights", ())]
-        try:
-            return np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise ValueError(
-                "objective: as many members in every term (or one) were expected, given batches of "
-                + ", ".join(map(str, shapes))
-            ) from None
+        return _common("objective", shapes)
 
     def broadcast(self, count: int) -> Objective:
-        return self.replace(terms=tuple(term.broadcast(count) for term in self.terms))  # type: ignore[attr-defined]
+        return struct.replace(self, terms=tuple(term.broadcast(count) for term in self.terms))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Sum(Combined):
     """A weighted sum of objectives; the weights are leaves."""
 
     terms: tuple[Objective, ...]
     weights: tuple[Array, ...]
-    kind: str = kind_field("Sum")
 
     def __call__(self, activations: Activations) -> Array:
         pairs = zip(self.terms, self.weights, strict=True)
@@ -190,8 +162,7 @@ class Sum(Combined):
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         Combined.check(self, shapes, classes)
         for weight in self.weights:
-            if not np.all(np.isfinite(weight)):
-                raise ValueError(f"weight: finite numbers were expected, given {weight}")
+            checks.finite("weight", weight)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         result = np.full(self.batch_shape, "", object)
@@ -209,12 +180,11 @@ class Sum(Combined):
         )
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Product(Combined):
     """A product of objectives: of the scores that each has for the whole group."""
 
     terms: tuple[Objective, ...]
-    kind: str = kind_field("Product")
 
     def __call__(self, activations: Activations) -> Array:
         return jnp.stack([term(activations) for term in self.terms]).prod()
@@ -228,50 +198,74 @@ class Product(Combined):
         return result
 
 
+class OfLayer(Objective):
+    """What objectives of one layer share."""
+
+    layer: str
+    mark: ClassVar[str] = ""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.layer,)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
+        checks.choice("layer", self.layer, shapes)
+
+    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
+        """`layer·v` for one objective with the mark "·v", `layer·v0` and so on for many."""
+        title = f"{self.layer}{self.mark}"
+        if not self.batch_shape:
+            return np.asarray(title, object)
+        return np.asarray([f"{title}{i}" for i in range(self.batch_shape[0])], object)
+
+
+def written_out(tree: PyTree, count: int) -> PyTree:
+    """A pytree of one objective's numbers for each of `count`."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))), tree)
+
+
+def as_floats(argument: str, value: ArrayLike, *shapes: str) -> Array:
+    """`value` as float32, with as many axes as one of `shapes`, such as "(m, C)", has."""
+    array = jnp.asarray(checks.array(argument, value), jnp.float32)
+    if array.ndim not in [len(re.findall(r"\w+", shape)) for shape in shapes]:
+        raise ValueError(
+            f"{argument}: {' or '.join(shapes)} was expected, given shape {array.shape}"
+        )
+    return array
+
+
 def at(x: Array, position: Array) -> Array:
     """(n, C) at one (row, column) of activations (n, h, w, C)."""
     return x[:, position[0], position[1]]
 
 
-def as_position(given: Units) -> Array:
-    """`given` as (row, column) or (m, 2) of int32.
-
-    Raises:
-      TypeError, ValueError: naming `position`, for anything else.
-    """
-    places = np.asarray(given)
+def as_position(given: Units | None) -> Array | None:
+    """`given` as (row, column) or (m, 2) of int32; None as it is."""
+    if given is None:
+        return None
+    places = checks.integers("position", given, low=-checks.LARGEST)
     if places.ndim not in (1, 2) or places.shape[-1] != 2:
         raise ValueError(f"position: (row, column) was expected, given {given!r}")
-    if not np.issubdtype(places.dtype, np.integer):
-        raise TypeError(f"position: integers were expected, given {given!r}")
-    return jnp.asarray(places, jnp.int32)
+    return jnp.asarray(places)
 
 
 def check_position(position: ArrayLike, layer: str, shape: tuple[int, ...]) -> None:
     """Raises ValueError, naming the axis, where a position lies outside a layer of `shape`."""
     if len(shape) != 3:
-        raise ValueError(
-            f"position: layer {layer!r} has shape {shape}, without places to choose from"
-        )
+        raise ValueError(f"position: layer {layer!r} has shape {shape}, without places")
     for axis, name in enumerate(("position[0] (row)", "position[1] (column)")):
         places = np.asarray(position)[..., axis]
         checks.integers(name, places, high=shape[axis], what=repr(layer))
 
 
 def check(objective: Any, model: Model, shape: tuple[int, int, int]) -> Objective:
-    """`objective` if it fits `model` on images of `shape`.
-
-    Raises:
-      TypeError: naming `objective`, if it is none.
-      ValueError: a misspelt layer (with the nearest names), a unit, position or vector that does
-        not fit.
-    """
+    """`objective` if it fits `model` on images of `shape`: its layers, units, places, vectors."""
     if not isinstance(objective, Objective):
         raise TypeError(
             f"objective: one of rvis.objectives was expected, such as channel('…', 0), given "
             f"{objective!r}"
         )
-    reached = layer_shapes(model, shape)
+    reached = layer_shapes(check_model(model), shape)
     for name in objective.layers:
         checks.choice("layer", name, (*model.layers, LOGITS))
         if name not in reached:

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
-from rvis.objectives.base import Activations, Combined, Objective, kind_field
+from rvis import checks, struct
+from rvis.objectives.base import Activations, Combined, Objective, OfLayer, written_out
 from rvis.objectives.texture import feature_products
 from rvis.types import Array, ArrayLike, PyTree
 
 
-@flax.struct.dataclass
-class Diversity(Objective):
+@struct.dataclass
+class Diversity(OfLayer):
     """See `diversity`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
-    kind: str = kind_field("Diversity")
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
+    layer: str = struct.static()
 
     def __call__(self, activations: Activations) -> Array:
         return -(_cosines(activations[self.layer])).sum() / activations[self.layer].shape[0]
 
-    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        checks.choice("layer", self.layer, shapes)
-
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         return np.asarray(f"diversity of {self.layer}", object)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return ()
 
 
 def _cosines(x: Array) -> Array:
@@ -65,11 +52,7 @@ def diversity(layer: str) -> Diversity:
     """How unlike one another the pictures of a group are, for use with `facets` of 2 and more.
 
     −(1/n) Σ_a Σ_{b≠a} cos(vec G_a, vec G_b) with the Gram matrices G of the layer's activations: at
-    most 0, and 1 − n where all pictures are alike. It is maximised like every objective, so it is
-    added: `channel("layer3", 7) + 10 * diversity("layer3")`.
-
-    Args:
-      layer: a name of `model.layers`.
+    most 0, and 1 − n where all are alike; `channel("layer3", 7) + 10 * diversity("layer3")`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,37 +61,27 @@ def diversity(layer: str) -> Diversity:
       >>> round(float(diversity("a")({"a": alike})), 4), float(diversity("a")({"a": unlike}))
       (-1.0, -0.0)
 
-    Reference: Olah et al. 2017, Feature Visualization (distill), appendix; tensorflow/lucid,
-      `optvis/objectives.py` (`diversity`), where it is positive and subtracted.
+    Reference: Olah et al. 2017, Feature Visualization (distill), appendix.
     """
     return Diversity(layer)
 
 
-@flax.struct.dataclass
-class Alignment(Objective):
+@struct.dataclass
+class Alignment(OfLayer):
     """See `alignment`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     decay: Array
-    kind: str = kind_field("Alignment")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"decay": 0}
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
-
     def __call__(self, activations: Activations) -> Array:
         x = activations[self.layer]
-        apart = range(1, min(_FARTHEST, x.shape[0] - 1) + 1)
         total = jnp.float32(0)
-        for d in apart:
+        for d in range(1, min(_FARTHEST, x.shape[0] - 1) + 1):
             differences = jnp.square(x[d:] - x[:-d]).mean(tuple(range(1, x.ndim)))
             total = total + differences.sum() / self.decay**d
         return -total
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        checks.choice("layer", self.layer, shapes)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         return np.full(self.batch_shape, f"alignment of {self.layer}", object)
@@ -117,7 +90,7 @@ class Alignment(Objective):
 _FARTHEST = 4
 
 
-def alignment(layer: str, *, decay: ArrayLike = 2.0) -> Alignment:
+def alignment(layer: str, *, decay: float = 2.0) -> Alignment:
     """How alike the neighbours of a group are, for pictures that change into one another.
 
     −Σ_d Σ_i mean((x_{i+d} − x_i)²) / decay^d over distances d of 1 to 4 in the group; at most 0.
@@ -125,9 +98,6 @@ def alignment(layer: str, *, decay: ArrayLike = 2.0) -> Alignment:
     Args:
       layer: a name of `model.layers`.
       decay: how much less farther neighbours count, above 0.
-
-    Raises:
-      ValueError, TypeError: naming `decay`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,16 +107,14 @@ def alignment(layer: str, *, decay: ArrayLike = 2.0) -> Alignment:
 
     Reference: tensorflow/lucid, `optvis/objectives.py` (`alignment`).
     """
-    checks.number("decay", decay, above=0)
-    return Alignment(layer, jnp.float32(decay))
+    return Alignment(layer, jnp.float32(checks.number("decay", decay, above=0)))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Interpolation(Combined):
     """See `interpolate`."""
 
     terms: tuple[Objective, ...]
-    kind: str = kind_field("Interpolation")
 
     def __call__(self, activations: Activations) -> Array:
         count = next(iter(activations.values())).shape[0]
@@ -160,10 +128,8 @@ class Interpolation(Combined):
         return jax.vmap(one)(shares, dict(activations)).mean()
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        stops = np.broadcast_arrays(*(term.titles(classes) for term in self.terms))
-        return np.asarray(
-            np.frompyfunc(lambda *names: " to ".join(names), len(stops), 1)(*stops), object
-        )
+        first, *others = (term.titles(classes) for term in self.terms)
+        return np.asarray(sum((" to " + other for other in others), first), object)
 
 
 def interpolate(first: Objective, second: Objective, *others: Objective) -> Interpolation:
@@ -171,11 +137,7 @@ def interpolate(first: Objective, second: Objective, *others: Objective) -> Inte
 
     Of k objectives, picture i of n climbs those nearest to place p = i·(k − 1)/(n − 1) on the way,
     objective j with the weight max(0, 1 − |p − j|): between two, (1 − t)·first + t·second. With as
-    many pictures as objectives each has its own. Add an `alignment`, or write the pictures down as
-    `images.Shared`, to make neighbours alike.
-
-    Raises:
-      TypeError: naming `first`, `second` or `others`, for anything but an objective.
+    many pictures as objectives each has its own. Add an `alignment` to make neighbours alike.
 
     Example:
       >>> from rvis.objectives import alignment, channel, interpolate
@@ -183,9 +145,7 @@ def interpolate(first: Objective, second: Objective, *others: Objective) -> Inte
       >>> both.layers
       ('layer3', 'layer2')
 
-    Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons";
-      tensorflow/lucid, `optvis/objectives.py` (`channel_interpolate`) and
-      `recipes/image_interpolation_params.py`.
+    Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons".
     """
     for name, given in (("first", first), ("second", second), *(("others", o) for o in others)):
         if not isinstance(given, Objective):
@@ -193,14 +153,13 @@ def interpolate(first: Objective, second: Objective, *others: Objective) -> Inte
     return Interpolation((first, second, *others))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Function(Objective):
     """See `function`."""
 
-    call: Callable[..., Array] = flax.struct.field(pytree_node=False)
-    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    call: Callable[..., Array] = struct.static()
+    names: tuple[str, ...] = struct.static()
     arguments: tuple[PyTree, ...]
-    kind: str = kind_field("Function")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -213,24 +172,17 @@ class Function(Objective):
         for name in self.names:
             checks.choice("layers", name, shapes)
         group = {name: jax.ShapeDtypeStruct((1, *shapes[name]), jnp.float32) for name in self.names}
-        found = jax.eval_shape(lambda seen: self.call(seen, *self.arguments), group)
-        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        score = jax.eval_shape(lambda seen: self.call(seen, *self.arguments), group)
+        if getattr(score, "shape", None) != () or not jnp.issubdtype(score.dtype, jnp.floating):
             raise ValueError(
-                f"call: a floating-point scalar was expected of {self._name()}, given {found}"
+                f"call: a floating-point scalar was expected of {self._name()}, given {score}"
             )
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         return np.asarray(self._name(), object)
 
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return ()
-
     def broadcast(self, count: int) -> Objective:
-        arguments = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))), self.arguments
-        )
-        return Function(self.call, self.names, arguments)
+        return Function(self.call, self.names, written_out(self.arguments, count))
 
     def _name(self) -> str:
         return getattr(self.call, "__name__", repr(self.call))
@@ -242,14 +194,10 @@ def function(
     """Any function of activations as an objective.
 
     Args:
-      call: `call({layer: (n, ...)}, *arguments) -> scalar`, to be maximised; traceable. Compiled
-        programs are shared by the function object, so define it once, at module level.
+      call: `call({layer: (n, ...)}, *arguments) -> scalar`, to be maximised; traceable. Programs
+        are shared by the function object, so define it once, at module level.
       layers: the layers it reads.
-      *arguments: pytrees of numbers that are traced, so that changing them compiles nothing;
-        integers remain integers.
-
-    Raises:
-      TypeError: naming `call`, if it cannot be called.
+      *arguments: pytrees of numbers that are traced, so that changing them compiles nothing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -271,13 +219,7 @@ def _traced(leaf: ArrayLike) -> Array:
 
 
 def gram_cosine(activations: ArrayLike) -> Array:
-    """The mean cosine between the Gram matrices of different pictures: 1 where all are alike.
-
-    Args:
-      activations: (n, h, w, C) with n of at least 2.
-
-    Raises:
-      ValueError: naming `activations`, of another rank or with fewer pictures.
+    """The mean cosine between the Gram matrices of n pictures (n, h, w, C): 1 where all are alike.
 
     Example:
       >>> import numpy as np
@@ -285,7 +227,7 @@ def gram_cosine(activations: ArrayLike) -> Array:
       >>> float(gram_cosine(np.eye(2)[:, None, None, :]))
       0.0
     """
-    x: Any = jnp.asarray(activations, jnp.float32)
+    x = jnp.asarray(checks.array("activations", activations), jnp.float32)
     if x.ndim < 2 or x.shape[0] < 2:
         raise ValueError(
             f"activations: (n, h, w, C) of two or more pictures were expected, given {x.shape}"

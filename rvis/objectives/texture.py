@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis.objectives.base import Activations, kind_field
-from rvis.objectives.vectors import OfLayer, refuse_nan
+from rvis import checks, struct
+from rvis.objectives.base import Activations, OfLayer, as_floats
 from rvis.types import Array, ArrayLike
 
 
@@ -24,9 +23,6 @@ def gram_matrix(activations: ArrayLike) -> Array:
     Returns:
       (C, C) or (n, C, C). Gatys et al. 2015 sum over the M = h·w places; the mean lets images of
       different sizes be compared.
-
-    Raises:
-      ValueError: naming `activations`, for another rank.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,14 +58,14 @@ def _feature_products_slope(primals: tuple[Array], tangents: tuple[Array]) -> tu
     return feature_products(x), half + jnp.swapaxes(half, -1, -2)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Gram(OfLayer):
     """See `gram`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     target: Array
-    kind: str = kind_field("Gram")
 
+    mark = " texture"
     event_ranks: ClassVar[Mapping[str, int]] = {"target": 2}
 
     def __call__(self, activations: Activations) -> Array:
@@ -84,15 +80,9 @@ class Gram(OfLayer):
             raise ValueError(
                 f"layer: one with places was expected, given {self.layer!r} of shape {shape}"
             )
-        if given != (shape[-1], shape[-1]):
-            raise ValueError(
-                f"target: {(shape[-1], shape[-1])}, as {self.layer!r} has it, was expected, given "
-                f"shape {given}"
-            )
-        refuse_nan("target", self.target)
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self.named(" texture")
+        if given != (shape[-1],) * 2:
+            raise ValueError(f"target: {(shape[-1],) * 2} was expected, given shape {given}")
+        checks.finite("target", self.target)
 
 
 def gram(layer: str, target: ArrayLike) -> Gram:
@@ -105,9 +95,6 @@ def gram(layer: str, target: ArrayLike) -> Gram:
       layer: a name of `model.layers` with places.
       target: Ĝ, (C, C) as `gram_matrix` gives it, or (m, C, C) for m objectives.
 
-    Raises:
-      ValueError: naming `target`, for another rank.
-
     Example:
       >>> import jax.numpy as jnp
       >>> from rvis.objectives import gram
@@ -117,7 +104,7 @@ def gram(layer: str, target: ArrayLike) -> Gram:
     Reference: Gatys, Ecker & Bethge 2015, Texture synthesis using convolutional neural networks,
       eq. 2.
     """
-    array = jnp.asarray(target, jnp.float32)
-    if array.ndim not in (2, 3) or array.shape[-1] != array.shape[-2]:
-        raise ValueError(f"target: (C, C) or (m, C, C) was expected, given shape {array.shape}")
-    return Gram(layer, array)
+    matrices = as_floats("target", target, "(C, C)", "(m, C, C)")
+    if matrices.shape[-1] != matrices.shape[-2]:
+        raise ValueError(f"target: (C, C) or (m, C, C) was expected, given shape {matrices.shape}")
+    return Gram(layer, matrices)

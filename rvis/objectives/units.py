@@ -5,37 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
-from rvis.objectives.base import (
-    Activations,
-    Objective,
-    as_position,
-    at,
-    check_position,
-    kind_field,
-)
+from rvis import checks, struct
+from rvis.objectives.base import Activations, Objective, OfLayer, as_position, at, check_position
 from rvis.types import LOGITS, Array, Units
 
 
-class _Unit(Objective):
+class _Unit(OfLayer):
     """What objectives of numbered units of one layer share."""
 
-    layer: str
     unit: Array
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
-
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        checks.choice("layer", self.layer, shapes)
+        OfLayer.check(self, shapes, classes)
         what = "the logits" if self.layer == LOGITS else f"layer {self.layer!r}"
-        checks.integers("unit", np.asarray(self.unit), high=shapes[self.layer][-1], what=what)
+        checks.integers("unit", self.unit, high=shapes[self.layer][-1], what=what)
 
     def titles(self, classes: tuple[str, ...]) -> np.ndarray:
         def title(unit: int) -> str:
@@ -49,19 +36,16 @@ class _Unit(Objective):
         return np.asarray(self.unit)
 
     def siblings(self, shapes: Mapping[str, tuple[int, ...]]) -> Objective | None:
-        every = self.replace(  # type: ignore[attr-defined]
-            unit=jnp.arange(shapes[self.layer][-1], dtype=jnp.int32)
-        )
+        every = struct.replace(self, unit=jnp.arange(shapes[self.layer][-1], dtype=jnp.int32))
         return every.broadcast(len(every.unit))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Channel(_Unit):
     """See `channel`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     unit: Array
-    kind: str = kind_field("Channel")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
@@ -69,14 +53,13 @@ class Channel(_Unit):
         return jnp.take(activations[self.layer], self.unit, axis=-1).mean()
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Neuron(_Unit):
     """See `neuron`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     unit: Array
     position: Array | None
-    kind: str = kind_field("Neuron")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0, "position": 1}
 
@@ -111,15 +94,14 @@ class Neuron(_Unit):
         return result
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Probability(_Unit):
     """See `probability`."""
 
     unit: Array
-    kind: str = kind_field("Probability")
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
-    layer: str = flax.struct.field(pytree_node=False, default=LOGITS)
+    layer: str = struct.static(default=LOGITS)
 
     def __call__(self, activations: Activations) -> Array:
         x = jax.nn.log_softmax(activations[LOGITS])
@@ -127,12 +109,13 @@ class Probability(_Unit):
 
 
 def _units(unit: Any) -> Array:
-    array = np.asarray(unit)
-    if array.ndim > 1:
-        raise ValueError(f"unit: one number or a list of them was expected, given {array.shape}")
-    if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"unit: integers were expected, given {unit!r}")
-    return jnp.asarray(array, jnp.int32)
+    if isinstance(unit, jax.core.Tracer):
+        return unit.astype(jnp.int32)
+    # How many units the layer has is known when a model is.
+    numbers = checks.integers("unit", unit, low=-checks.LARGEST)
+    if numbers.ndim > 1:
+        raise ValueError(f"unit: one number or a list of them was expected, given {numbers.shape}")
+    return jnp.asarray(numbers)
 
 
 def channel(layer: str, unit: Units) -> Channel:
@@ -141,9 +124,6 @@ def channel(layer: str, unit: Units) -> Channel:
     Args:
       layer: a name of `model.layers`.
       unit: a channel's number, or a list of them for as many objectives.
-
-    Raises:
-      TypeError, ValueError: naming `unit`, if it is no integer or list of integers.
 
     Example:
       >>> from rvis.objectives import channel
@@ -161,11 +141,7 @@ def neuron(layer: str, unit: Units, position: Units | None = None) -> Neuron:
     Args:
       layer: a name of `model.layers`.
       unit: the channel, or a list of them.
-      position: (row, column), or (m, 2) for m objectives; (h // 2, w // 2) by default. A dense
-        layer has none.
-
-    Raises:
-      TypeError, ValueError: naming `unit` or `position`.
+      position: (row, column), or (m, 2) for m objectives; a dense layer has none.
 
     Example:
       >>> from rvis.objectives import neuron
@@ -174,8 +150,7 @@ def neuron(layer: str, unit: Units, position: Units | None = None) -> Neuron:
 
     Reference: Erhan et al. 2009, Visualizing higher-layer features of a deep network, eq. 1.
     """
-    position = None if position is None else as_position(position)
-    return Neuron(layer, _units(unit), position)
+    return Neuron(layer, _units(unit), as_position(position))
 
 
 def logit(unit: Units) -> Channel:

@@ -1,65 +1,36 @@
-"""Objectives of whole layers: their energy, directions, and likeness to other activations."""
+"""Objectives of whole layers: their energy, directions, and similarity to other activations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks
+from rvis import checks, struct
 from rvis.objectives.base import (
     Activations,
-    Objective,
+    OfLayer,
+    as_floats,
     as_position,
     at,
     check_position,
     digests,
-    kind_field,
 )
 from rvis.types import Array, ArrayLike, Units
 
 
-class OfLayer(Objective):
-    """What objectives of one whole layer share."""
-
-    layer: str
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
-        checks.choice("layer", self.layer, shapes)
-
-    def named(self, sign: str) -> np.ndarray:
-        """`layer·v` for one objective, `layer·v0` and so on for many."""
-        if not self.batch_shape:
-            return np.asarray(f"{self.layer}{sign}", object)
-        titles = np.empty(self.batch_shape, object)
-        titles[...] = [f"{self.layer}{sign}{i}" for i in range(self.batch_shape[0])]
-        return titles
-
-
-@flax.struct.dataclass
+@struct.dataclass
 class Layer(OfLayer):
     """See `layer`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
-    kind: str = kind_field("Layer")
+    layer: str = struct.static()
 
     def __call__(self, activations: Activations) -> Array:
         return jnp.square(activations[self.layer]).mean()
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return np.asarray(self.layer, object)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return ()
 
 
 def layer(layer: str) -> Layer:
@@ -89,16 +60,16 @@ def _towards(x: Array, vector: Array, power: Array | None) -> Array:
 _LEAST_COSINE = 0.1
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Direction(OfLayer):
     """See `direction`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     vector: Array
     cosine_power: Array | None = None
     position: Array | None = None
-    kind: str = kind_field("Direction")
 
+    mark = "·v"
     event_ranks: ClassVar[Mapping[str, int]] = {"vector": 1, "cosine_power": 0, "position": 1}
 
     def identities(self) -> np.ndarray:
@@ -114,18 +85,9 @@ class Direction(OfLayer):
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         OfLayer.check(self, shapes, classes)
-        width = shapes[self.layer][-1]
-        if np.shape(self.vector)[-1] != width:
-            raise ValueError(
-                f"vector: {width} entries were expected, one a channel of {self.layer!r}, given "
-                f"shape {np.shape(self.vector)}"
-            )
-        refuse_nan("vector", self.vector)
+        _check_width("vector", self.vector, self.layer, shapes)
         if self.position is not None:
             check_position(self.position, self.layer, shapes[self.layer])
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self.named("·v")
 
 
 def direction(
@@ -146,9 +108,6 @@ def direction(
       cosine_power: p ≥ 0, or one for each objective; none by default.
       position: (row, column), or (m, 2), of the only neuron that counts; all by default.
 
-    Raises:
-      TypeError, ValueError: naming the argument.
-
     Example:
       >>> import numpy as np
       >>> from rvis.objectives import direction
@@ -156,26 +115,22 @@ def direction(
       (8,)
 
     Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons";
-      tensorflow/lucid, `optvis/objectives.py` (`direction`, `direction_neuron`,
-      `direction_cossim`).
+      tensorflow/lucid, `optvis/objectives.py` (`direction_neuron`, `direction_cossim`).
     """
-    array = jnp.asarray(vector, jnp.float32)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"vector: (C,) or (m, C) was expected, given shape {array.shape}")
-    place = None if position is None else as_position(position)
-    return Direction(layer, array, _power(cosine_power), place)
+    vectors = as_floats("vector", vector, "(C,)", "(m, C)")
+    return Direction(layer, vectors, _power(cosine_power), as_position(position))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TensorDirection(OfLayer):
     """See `tensor_direction`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     tensor: Array
     cosine_power: Array | None = None
     position: Array | None = None
-    kind: str = kind_field("TensorDirection")
 
+    mark = "·t"
     event_ranks: ClassVar[Mapping[str, int]] = {"tensor": 3, "cosine_power": 0, "position": 1}
 
     def identities(self) -> np.ndarray:
@@ -195,23 +150,13 @@ class TensorDirection(OfLayer):
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         OfLayer.check(self, shapes, classes)
         shape, given = shapes[self.layer], np.shape(self.tensor)[-3:]
-        fits = (
-            len(shape) == 3
-            and given[2] == shape[2]
-            and all(part <= whole for part, whole in zip(given[:2], shape[:2], strict=True))
-        )
-        if not fits:
-            raise ValueError(
-                f"tensor: (h, w, C) within {shape}, as {self.layer!r} is, was expected, given "
-                f"{given}"
-            )
-        refuse_nan("tensor", self.tensor)
+        fits = len(shape) == 3 and given[2] == shape[2] and given[0] <= shape[0]
+        if not fits or given[1] > shape[1]:
+            raise ValueError(f"tensor: (h, w, C) within {shape} was expected, given {given}")
+        checks.finite("tensor", self.tensor)
         if self.position is not None:
             room = [whole - part + 1 for whole, part in zip(shape[:2], given[:2], strict=True)]
             check_position(self.position, self.layer, (*room, shape[2]))
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self.named("·t")
 
 
 def tensor_direction(
@@ -224,46 +169,35 @@ def tensor_direction(
     """The mean dot product of a layer's activations with a tensor laid over them.
 
     With the activations of an image as the tensor, and a cosine power, its optimum is that image's
-    caricature: what the layer saw in it, exaggerated. A vector repeated over a few places is the
-    direction of a window of the layer, wherever `position` puts it.
+    caricature: what the layer saw in it, exaggerated.
 
     Args:
       layer: a name of `model.layers` with positions.
       tensor: (h, w, C), or (m, h, w, C) for m objectives; h and w at most the layer's.
       cosine_power: as for `direction`.
-      position: (row, column), or (m, 2), of the place where the tensor's first one lies; it lies
-        over the centre by default.
-
-    Raises:
-      TypeError, ValueError: naming the argument.
+      position: (row, column), or (m, 2), of the tensor's first place; centred by default.
 
     Example:
-      >>> import jax.numpy as jnp, rvis
+      >>> import numpy as np
       >>> from rvis.objectives import tensor_direction
-      >>> model = rvis.load("mnist_cnn")
-      >>> seen = rvis.record(model, jnp.zeros((1, 28, 28, 1)), "conv2")["conv2"][0]
-      >>> tensor_direction("conv2", seen, cosine_power=1).batch_shape
+      >>> tensor_direction("conv2", np.ones((3, 3, 64)), cosine_power=1).batch_shape
       ()
 
-    Reference: tensorflow/lucid, `optvis/objectives.py` (`tensor_direction`) and
-      `recipes/caricature.py`; greentfrapp/lucent, `optvis/objectives.py` (`localgroup_weight`);
-      Olah et al. 2019, Activation Atlas (distill).
+    Reference: tensorflow/lucid, `optvis/objectives.py` and `recipes/caricature.py`.
     """
-    array = jnp.asarray(tensor, jnp.float32)
-    if array.ndim not in (3, 4):
-        raise ValueError(f"tensor: (h, w, C) or (m, h, w, C) was expected, given {array.shape}")
-    place = None if position is None else as_position(position)
-    return TensorDirection(layer, array, _power(cosine_power), place)
+    tensors = as_floats("tensor", tensor, "(h, w, C)", "(m, h, w, C)")
+    return TensorDirection(layer, tensors, _power(cosine_power), as_position(position))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Match(OfLayer):
     """See `match`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     target: Array
-    rank: int = flax.struct.field(pytree_node=False)
-    kind: str = kind_field("Match")
+    rank: int = struct.static()
+
+    mark = " like target"
 
     @property
     def event_ranks(self) -> Mapping[str, int]:  # type: ignore[override]
@@ -279,13 +213,8 @@ class Match(OfLayer):
         OfLayer.check(self, shapes, classes)
         shape, given = shapes[self.layer], np.shape(self.target)
         if given[len(given) - self.rank :] != shape:
-            raise ValueError(
-                f"target: {shape}, as {self.layer!r} is, was expected, given shape {given}"
-            )
-        refuse_nan("target", self.target)
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self.named(" like target")
+            raise ValueError(f"target: {shape}, as {self.layer!r} is, was expected, given {given}")
+        checks.finite("target", self.target)
 
 
 def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
@@ -298,37 +227,27 @@ def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
       target: Φ₀, (h, w, C) or (C,) as the layer is.
       many: whether `target` has a leading axis, for as many objectives.
 
-    Raises:
-      ValueError: naming `target`, of a rank that no layer has.
-
     Example:
       >>> import jax.numpy as jnp
       >>> from rvis.objectives import match
       >>> float(match("fc", jnp.ones(4))({"fc": jnp.zeros((1, 4))}))
       -1.0
 
-    Reference: Mahendran & Vedaldi 2014, eq. 2 and section 3; tensorflow/lucid,
-      `notebooks/differentiable-parameterizations/style_transfer_2d.ipynb`
-      (`activation_difference`).
+    Reference: Mahendran & Vedaldi 2014, eq. 2 and section 3.
     """
-    array = jnp.asarray(target, jnp.float32)
-    rank = array.ndim - many
-    if rank not in (1, 3):
-        raise ValueError(
-            f"target: (h, w, C) or (C,){' behind a leading axis' if many else ''} was expected, "
-            f"given shape {array.shape}"
-        )
-    return Match(layer, array, rank)
+    shapes = ("(m, h, w, C)", "(m, C)") if many else ("(h, w, C)", "(C,)")
+    wanted = as_floats("target", target, *shapes)
+    return Match(layer, wanted, wanted.ndim - many)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Guide(OfLayer):
     """See `guide`."""
 
-    layer: str = flax.struct.field(pytree_node=False)
+    layer: str = struct.static()
     features: Array
-    kind: str = kind_field("Guide")
 
+    mark = " guided"
     event_ranks: ClassVar[Mapping[str, int]] = {"features": 2}
 
     def __call__(self, activations: Activations) -> Array:
@@ -336,16 +255,7 @@ class Guide(OfLayer):
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         OfLayer.check(self, shapes, classes)
-        width = shapes[self.layer][-1]
-        if np.shape(self.features)[-1] != width:
-            raise ValueError(
-                f"features: {width} entries each were expected, one a channel of {self.layer!r}, "
-                f"given shape {np.shape(self.features)}"
-            )
-        refuse_nan("features", self.features)
-
-    def titles(self, classes: tuple[str, ...]) -> np.ndarray:
-        return self.named(" guided")
+        _check_width("features", self.features, self.layer, shapes)
 
 
 def guide(layer: str, features: ArrayLike) -> Guide:
@@ -357,9 +267,6 @@ def guide(layer: str, features: ArrayLike) -> Guide:
       layer: a name of `model.layers`.
       features: (h, w, C), the guide image's activations there, or any (k, C) vectors.
 
-    Raises:
-      ValueError: naming `features`, of another rank.
-
     Example:
       >>> import numpy as np
       >>> from rvis.objectives import guide
@@ -368,22 +275,26 @@ def guide(layer: str, features: ArrayLike) -> Guide:
 
     Reference: google/deepdream, `dream.ipynb`, "Controlling dreams".
     """
-    array = jnp.asarray(features, jnp.float32)
-    if array.ndim not in (2, 3):
-        raise ValueError(f"features: (h, w, C) or (k, C) was expected, given {array.shape}")
-    return Guide(layer, array.reshape(-1, array.shape[-1]))
+    vectors = as_floats("features", features, "(h, w, C)", "(k, C)")
+    return Guide(layer, vectors.reshape(-1, vectors.shape[-1]))
+
+
+def _check_width(
+    argument: str, vectors: Array, layer: str, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuses vectors that are not finite, or have not one entry a channel of the layer."""
+    given, width = np.shape(vectors), shapes[layer][-1]
+    if given[-1] != width:
+        raise ValueError(f"{argument}: {width} entries were expected, given shape {given}")
+    checks.finite(argument, vectors)
 
 
 def _power(given: ArrayLike | None) -> Array | None:
     if given is None:
         return None
-    array = np.asarray(given)
-    if array.ndim > 1 or not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(f"cosine_power: numbers of at least 0 were expected, given {given!r}")
-    return jnp.asarray(array, jnp.float32)
-
-
-def refuse_nan(argument: str, value: Any) -> None:
-    """Raises ValueError, naming the argument, for anything but finite numbers."""
-    if not np.all(np.isfinite(value)):
-        raise ValueError(f"{argument}: finite numbers were expected, given NaN or infinity")
+    powers = checks.array("cosine_power", given)
+    if not isinstance(powers, jax.core.Tracer):
+        held = np.asarray(jax.device_get(powers))
+        if not np.isfinite(held).all() or (held < 0).any():
+            raise ValueError(f"cosine_power: numbers of at least 0 were expected, given {given!r}")
+    return as_floats("cosine_power", powers, "()", "(m,)")

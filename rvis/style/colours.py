@@ -33,9 +33,9 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         _, places, counts = np.unique(image[..., channel], return_inverse=True, return_counts=True)
         # The middle of the ranks that a value takes up.
         ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-        wanted = np.sort(reference[..., channel].ravel())
-        own = (np.arange(wanted.size) + 0.5) / wanted.size
-        levels = np.interp(ranks, own, wanted)
+        values = np.sort(reference[..., channel].ravel())
+        quantiles = (np.arange(values.size) + 0.5) / values.size
+        levels = np.interp(ranks, quantiles, values)
         matched[..., channel] = levels[places].reshape(image.shape[:2])
     return matched
 

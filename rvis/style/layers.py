@@ -1,4 +1,4 @@
-"""Which layers texture and style are read from, where nobody says."""
+"""What texture, style and content are read from, as objectives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, objectives, taps
+from rvis import checks, objectives, struct
+from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.style import tiles
-from rvis.types import Array, Model, layer_shapes
+from rvis.types import Array, ArrayLike, Model, layer_shapes
 
 Layers = str | Sequence[str] | Mapping[str, float]
 
@@ -57,14 +58,14 @@ class Terms(NamedTuple):
     weights: tuple[float, ...] | None
 
 
-def terms(argument: str, given: Layers | None, default: Sequence[str], model: Model) -> Terms:
+def terms(argument: str, layers: Layers | None, default: Sequence[str], model: Model) -> Terms:
     """Checked names of layers with places, and their weights.
 
     Raises:
       ValueError: naming the argument: none, a misspelt one (with the nearest) or one without
         places; a weight below 0.
     """
-    chosen: Any = default if given is None else given
+    chosen: Any = default if layers is None else layers
     if isinstance(chosen, str):
         chosen = (chosen,)
     names = tuple(chosen)
@@ -85,7 +86,7 @@ def textures(
     model: Model,
     images: Sequence[Array],
     shares: Sequence[float],
-    wanted: Terms,
+    layers: Terms,
     *,
     tile: int | None = None,
     summed: bool = False,
@@ -98,22 +99,22 @@ def textures(
       tile: the images that are larger are seen in windows of at most so many pixels a side.
       summed: whether the objective is for a network of `tiles.judged`.
     """
-    grams: dict[str, Any] = dict.fromkeys(wanted.names, 0.0)
+    grams: dict[str, Any] = dict.fromkeys(layers.names, 0.0)
     for image, share in zip(images, shares, strict=True):
-        _reached("style", model, image, wanted.names)
-        part = tiles.cut(model, wanted.names, (image.shape[0], image.shape[1]), tile)
-        for name, found in _grams(model.unnamed(), image, wanted.names, part).items():
-            grams[name] = grams[name] + share * found
+        _reached("style", model, image, layers.names)
+        part = tiles.cut(model, layers.names, (image.shape[0], image.shape[1]), tile)
+        for name, matrix in _grams(model.unnamed(), image, layers.names, part).items():
+            grams[name] = grams[name] + share * matrix
     parts: list[Objective] = []
-    sizes = [float(np.square(np.asarray(grams[n], np.float64)).mean()) for n in wanted.names]
-    for i, name in enumerate(wanted.names):
+    sizes = [float(np.square(np.asarray(grams[n], np.float64)).mean()) for n in layers.names]
+    for i, name in enumerate(layers.names):
         target = jnp.asarray(grams[name])
-        if wanted.weights is None:
+        if layers.weights is None:
             # A picture whose Gram matrices are all 0 costs 1 in all, and every layer as much. A
             # layer that the style leaves off counts as the one that it excites most.
-            weight = 4 / (sizes[i] or max(sizes) or 1.0) / len(wanted.names)
+            weight = 4 / (sizes[i] or max(sizes) or 1.0) / len(layers.names)
         else:
-            weight = wanted.weights[i]
+            weight = layers.weights[i]
         goal: Objective = objectives.gram(name, target)
         if summed:
             goal = objectives.function(_unlike, tiles.gram_of(name), target)
@@ -123,13 +124,13 @@ def textures(
 
 def _unlike(seen: Mapping[str, Array], target: Array) -> Array:
     """`objectives.gram`, of Gram matrices (n, C, C)."""
-    (found,) = seen.values()
-    apart = found - target.astype(found.dtype)
+    (matrix,) = seen.values()
+    apart = matrix - target.astype(matrix.dtype)
     return -jnp.square(apart).sum((1, 2)).mean() / (4 * target.shape[-1] ** 2)
 
 
 def contents(
-    model: Model, image: Array, wanted: Terms, *, tile: int | None = None
+    model: Model, image: Array, layers: Terms, *, tile: int | None = None
 ) -> tuple[Any, dict[str, Array] | None]:
     """The objective of having the activations of an image: −Σ α_l·½Σ(F − P)².
 
@@ -142,30 +143,30 @@ def contents(
     Returns:
       The objective, and {layer: (h, w, C)}, P, where it is for such a network.
     """
-    _reached("content", model, image, wanted.names)
-    part = tiles.cut(model, wanted.names, (image.shape[0], image.shape[1]), tile)
+    _reached("content", model, image, layers.names)
+    part = tiles.cut(model, layers.names, (image.shape[0], image.shape[1]), tile)
     if part is None:
-        found = {name: seen[0] for name, seen in taps.record(model, image, wanted.names).items()}
+        features = {name: seen[0] for name, seen in taps.record(model, image, layers.names).items()}
     else:
-        found = tiles.features(model.unnamed(), part, image)
+        features = tiles.features(model.unnamed(), part, image)
     parts: list[Objective] = []
-    for i, name in enumerate(wanted.names):
-        target = found[name]
+    for i, name in enumerate(layers.names):
+        target = features[name]
         size = float(np.square(np.asarray(target)).sum(dtype=np.float64)) or 1.0
-        weight = 1 / len(wanted.names)
-        if wanted.weights is not None:
-            weight = wanted.weights[i] * size / 2  # as `match` has it
+        weight = 1 / len(layers.names)
+        if layers.weights is not None:
+            weight = layers.weights[i] * size / 2  # as `match` has it
         goal: Objective = objectives.match(name, target)
         if part is not None:
             goal = objectives.function(_apart, tiles.distance_in(name), 1 / size)
         parts.append(goal * weight)
-    return sum(parts[1:], parts[0]), None if part is None else found
+    return sum(parts[1:], parts[0]), None if part is None else features
 
 
 def _apart(seen: Mapping[str, Array], scale: Array) -> Array:
     """`objectives.match`, of squared distances (n,) and 1/‖P‖²."""
-    (found,) = seen.values()
-    return -scale.astype(found.dtype) * found.mean()
+    (distance,) = seen.values()
+    return -scale.astype(distance.dtype) * distance.mean()
 
 
 def _reached(argument: str, model: Model, image: Array, names: Sequence[str]) -> None:
@@ -184,8 +185,49 @@ def _grams(
     model: Model, image: Array, layers: tuple[str, ...], part: tiles.Cut | None
 ) -> dict[str, Array]:
     if part is None:
-        found = taps.activations(model, image[None], layers)
-        return {name: objectives.gram_matrix(found[name][0]) for name in layers}
+        features = taps.activations(model, image[None], layers)
+        return {name: objectives.gram_matrix(features[name][0]) for name in layers}
     sums = tiles.judged(model, part, layers)
-    found = taps.activations(sums, image[None], sums.layers)
-    return {name: found[tiles.gram_of(name)][0] for name in layers}
+    features = taps.activations(sums, image[None], sums.layers)
+    return {name: features[tiles.gram_of(name)][0] for name in layers}
+
+
+def statistics(model: Model, images: ArrayLike, layers: Layers | None = None) -> Any:
+    """The texture statistics of a batch as an objective that keeps pictures near the data.
+
+    −Σ_l w_l·E_l against the mean Gram matrices of the images. Add it to any other objective:
+    `visualize(model, logit(3) + 10 * style.statistics(model, batch))`.
+
+    Args:
+      model: any model.
+      images: a reference batch (n, H, W, C) in [0, 1].
+      layers: as in `texture`.
+
+    Raises:
+      ValueError, TypeError: naming the argument.
+
+    Example:
+      >>> import jax.numpy as jnp, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> near = rvis.style.statistics(model, jnp.full((2, 28, 28, 1), 0.3))
+      >>> goal = rvis.objectives.logit(3) + 10 * near
+      >>> rvis.visualize(model, goal, steps=2).images.shape
+      (28, 28, 1)
+    """
+    batch = checks.images("images", images, channels=model.input_shape[2])
+    read = terms("layers", layers, defaults("layers", model)[0] if layers is None else (), model)
+    return textures(model, list(batch), [1 / len(batch)] * len(batch), read)
+
+
+def pooled(model: Model, pooling: str) -> Model:
+    """The model with maxima or averages where it pools; its weights are shared.
+
+    Raises:
+      ValueError: naming `pooling`, for another word or a network that pools by itself.
+    """
+    if checks.choice("pooling", pooling, ("max", "average")) == "max":
+        return model
+    change = getattr(model.apply, "with_average_pooling", None)
+    if change is None:
+        raise ValueError(f"pooling: {model.name} pools by itself; 'max' was expected")
+    return struct.replace(model, apply=change())

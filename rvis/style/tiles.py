@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import taps
+from rvis import struct
+from rvis.analysis.receptive import receptive_field
+from rvis.models import taps
 from rvis.objectives.texture import feature_products
-from rvis.receptive import receptive_field
 from rvis.types import Apply, Array, Model, PyTree, Relu, Tap, identity, layer_shapes
 
 Span = tuple[int, int]
@@ -172,14 +173,16 @@ def cut(model: Model, layers: Sequence[str], size: tuple[int, int], tile: int | 
     return Cut(model.apply, names, strides, tuple(whole[name] for name in names), rows, columns)
 
 
-def _agree(layer: int, axis: _Axis, whole: Sequence[Span], own: Sequence[Span], step: int) -> bool:
+def _agree(
+    layer: int, axis: _Axis, whole: Sequence[Span], inside: Sequence[Span], step: int
+) -> bool:
     """Whether the places of a layer that count see in each window what they do in the picture."""
     for start, counted in zip(axis.starts, axis.counted, strict=True):
         for place in range(*counted[layer]):
             here = place - start // step
-            if not 0 <= here < len(own):
+            if not 0 <= here < len(inside):
                 return False
-            if (own[here][0] + start, own[here][1] + start) != whole[place]:
+            if (inside[here][0] + start, inside[here][1] + start) != whole[place]:
                 return False
     return True
 
@@ -284,7 +287,8 @@ def judged(
       targets: {layer: (h, w, C)}, what `features` found of a content.
     """
     kept = dict(targets or {})
-    return model.replace(  # type: ignore[attr-defined]
+    return struct.replace(
+        model,
         params=(model.params, kept),
         apply=_Sums(cut, tuple(grams), tuple(kept)),
         layers=(*map(gram_of, grams), *map(distance_in, kept)),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import checks, core, objectives, optimizers, plots, projections
+from rvis import checks, engine, files, objectives, optimizers, projections
+from rvis.ascent import Ascent, Problem, watcher
 from rvis.images import Pixel
 from rvis.objectives import Objective
-from rvis.regularizers import Distance
+from rvis.plotting import grids
+from rvis.regularizers import Regularizer, squared_distance
 from rvis.results import Result, describe
-from rvis.types import Array, ArrayLike, Model
+from rvis.types import Array, Model, fold_each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class Synthesis(Result):
     """Pictures made by climbing from others, with where they came from.
 
     Attributes:
-      starts: (m, H, W, C) where each began.
-      distances: (m,) the L2 distance between start and picture, in units of the [0, 1] image.
+      starts: (…, H, W, C) where each began.
+      distances: (…) the L2 distance between start and picture, in units of the [0, 1] image.
     """
 
     starts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1, 1)))
@@ -38,9 +39,10 @@ class Synthesis(Result):
         rows = {"start": self.starts}
         rows |= {f"step {step}": images for step, images in self.snapshots.items()}
         rows["picture"] = self.images
-        return plots.grid(
-            np.stack(list(rows.values())),
-            titles=[str(label) for label in self.labels],
+        shape = self.images.shape[-3:]
+        return grids.grid(
+            np.stack([images.reshape(-1, *shape) for images in rows.values()]),
+            titles=[str(label) for label in self._flat_labels()],
             row_titles=list(rows),
         )
 
@@ -87,41 +89,67 @@ def schedule(
     )
 
 
+class Options(TypedDict, total=False):
+    """What every synthesis takes besides its subject.
+
+    Attributes:
+      eps: radius of the L2 ball about the start, in units of the [0, 1] image.
+      step_size: L2 length of a step.
+      steps: how many. Each of the three is what was published for the task at the nearest image
+        size, with lengths scaled by √(pixels), unless it is given.
+      chunk: images at once, for memory's sake.
+      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
+      snapshots: steps after which to keep the pictures, 0 for the start.
+      callback: called as `callback(step, images, scores)` after each step; True ends the run.
+      progress: a bar on a terminal.
+    """
+
+    eps: float | None
+    step_size: float | None
+    steps: int | None
+    chunk: int | None
+    checkpoint: files.PathLike | None
+    snapshots: Sequence[int]
+    callback: Callable[[int, np.ndarray, np.ndarray], Any] | None
+    progress: bool
+
+
 def climb(
+    task: str,
     model: Model,
     starts: Array,
     objective: Objective,
-    plan: Schedule,
+    options: Options,
     *,
-    function: str,
+    single: bool,
     kept: tuple[float, Array, Array] | None = None,
-    snapshots: Sequence[int] = (),
-    chunk: int | None = None,
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
     **about: Any,
 ) -> Synthesis:
     """L2-normalised steps up `objective` from `starts` (m, H, W, C), in a ball about them.
 
     Args:
+      task: a name of `SCHEDULES`.
       model: any model.
       starts: (m, H, W, C) in [0, 1].
       objective: checked; of m, one or no members.
-      plan: radius, step and steps.
-      function: the public name, for the card.
+      options: see `Options`.
+      single: whether the result shall be without the leading axis.
       kept: (weight, reference, where): a penalty on the mean squared distance from (m, H, W, C)
         references, where a mask (m, H, W, 1) says so.
-      snapshots, chunk, checkpoint, progress: as in `rvis.visualize`.
       about: arguments of the caller, for the card.
     """
-    count, *shape = starts.shape
+    count, height, width, channels = starts.shape
+    lengths = (options.get("eps"), options.get("step_size"), options.get("steps"))
+    plan = schedule(task, (height, width), *lengths)
+    snapshots, chunk = tuple(options.get("snapshots", ())), options.get("chunk")
     for step in snapshots:
         checks.integers("snapshots", step, high=plan.steps + 1, what="the steps")
     if chunk is not None:
         checks.count("chunk", chunk)
+    callback = checks.function("callback", options.get("callback"))
     if objective.batch_shape not in ((), (1,), (count,)):
         raise ValueError(
-            f"classes: one, or one for each of {count} images, was expected, given "
+            f"target: one, or one for each of {count} images, was expected, given "
             f"{objective.batch_shape[0]}"
         )
     labels = np.broadcast_to(objective.titles(model.classes), (count,))
@@ -129,85 +157,65 @@ def climb(
     penalties: tuple[Any, ...] = ()
     if kept is not None:
         weight, reference, where = kept
-        per_value = jnp.full(count, weight / math.prod(shape), jnp.float32)
-        penalties = (Distance(per_value, reference, where),)
-    algorithm = core.Ascent(
-        Pixel(tuple(shape)),  # type: ignore[arg-type]
-        optimizers.steepest(plan.step_size, norm="l2"),
+        size = height * width * channels
+        per_value = jnp.full(count, weight / size, jnp.float32)
+        penalties = (Regularizer(per_value, (reference, where), squared_distance),)
+    ascent = Ascent(
+        Pixel((height, width, channels)), optimizers.steepest(plan.step_size, norm="l2")
     )
-    numbers = jnp.arange(count)
-    outcomes = list(
-        core.drive(
-            algorithm,
-            jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(numbers),
-            model,
-            core.Problem(objective.broadcast(count), penalties, ball),
-            steps=plan.steps,
-            position=starts[:, None],
-            snapshots=tuple(snapshots),
-            width=core.width_for(tuple(shape)),  # type: ignore[arg-type]
-            chunk=chunk,
-            checkpoint=checkpoint,
-            progress=progress,
-            label=function,
-        )
+
+    def shaped(array: np.ndarray) -> np.ndarray:
+        return array[0] if single else array
+
+    run = engine.run(
+        ascent,
+        model,
+        Problem(objective.broadcast(count), penalties, ball),
+        fold_each(jax.random.key(0), np.arange(count)),  # no step draws anything
+        steps=plan.steps,
+        pixels=ascent.pixels,
+        starts=starts[:, None],
+        snapshots=snapshots,
+        callback=watcher(callback, shaped),
+        chunk=chunk,
+        checkpoint=options.get("checkpoint"),
+        progress=options.get("progress", True),
+        label=task,
     )
-    images = np.concatenate([outcome.images[:, 0] for outcome in outcomes])
-    begun = np.asarray(starts)
+    images, begun = run.result[:, 0], np.asarray(starts)
     return Synthesis(
-        images,
-        np.concatenate([np.asarray(outcome.info.score) for outcome in outcomes]),
-        labels,
-        {
-            step: np.concatenate([outcome.snapshots[step][:, 0] for outcome in outcomes])
-            for step in sorted(set(snapshots))
-        },
+        shaped(images),
+        shaped(run.info.score),
+        labels[0] if single else labels,
+        {step: shaped(stage[:, 0]) for step, stage in run.snapshots.items()},
         config=describe(
-            function=function,
+            function=f"synthesis.{task}",
             model=model.name,
             objective=objective,
             starts=begun,
             eps=plan.eps,
             step_size=plan.step_size,
             steps=plan.steps,
-            snapshots=tuple(snapshots),
+            snapshots=snapshots,
             **about,
         ),
-        starts=begun,
-        distances=np.sqrt(np.square(images - begun, dtype=np.float64).sum((1, 2, 3))),
+        starts=shaped(begun),
+        distances=shaped(np.sqrt(np.square(images - begun, dtype=np.float64).sum((1, 2, 3)))),
     )
 
 
-def aim(model: Model, images: Array, classes: Any) -> Objective:
+def aim(model: Model, images: Array, target: Any) -> Objective:
     """The log-probability of classes by number or name, or an objective, checked for `images`.
 
     None stands for the class that the model itself gives each image.
     """
-    shape = images.shape[1:]
-    if classes is None:
-        objectives.check(objectives.logit(0), model, shape)  # type: ignore[arg-type]
-        classes = predictions(model, images)
-    return objectives.target(
-        "classes",
-        classes,
-        model,
-        shape,  # type: ignore[arg-type]
-        kind=objectives.probability,
-    )
+    _, height, width, channels = images.shape
+    shape = (height, width, channels)
+    if target is None:
+        objectives.check(objectives.logit(0), model, shape)
+        target = engine.apply(_class, model, np.asarray(images), pixels=height * width)
+    return objectives.target("target", target, model, shape, kind=objectives.probability)
 
 
-def predictions(model: Model, images: ArrayLike) -> np.ndarray:
-    """The class that the model gives each image, a few at a time."""
-    width = core.width_for(np.shape(images)[1:]) or 64  # type: ignore[arg-type]
-    given = np.asarray(images)
-    bare = model.unnamed()
-    found = []
-    for first in range(0, len(given), width):
-        rows = np.minimum(np.arange(first, first + width), len(given) - 1)
-        found.append(np.asarray(_classes(bare, given[rows]))[: len(given) - first])
-    return np.concatenate(found)
-
-
-@jax.jit
-def _classes(model: Model, images: Array) -> Array:
-    return model(images).argmax(-1)
+def _class(model: Model, image: Array) -> Array:
+    return model.apply(model.params, image[None])[0].argmax()

@@ -6,47 +6,21 @@ the same call gives the same picture with a different label (`rvis.attacks`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, objectives, regularizers
-from rvis.objectives import Objective
 from rvis.synthesis import seeds as seeding
-from rvis.synthesis.climb import Synthesis, aim, climb, schedule
+from rvis.synthesis.climb import Options, Synthesis, aim, climb
 from rvis.synthesis.seeds import Seeds
-from rvis.types import Array, ArrayLike, KeyLike, Model
-
-
-class Options(TypedDict, total=False):
-    """What every synthesis takes besides its subject.
-
-    Attributes:
-      eps: radius of the L2 ball about the start, in units of the [0, 1] image.
-      step_size: L2 length of a step.
-      steps: how many. Each of the three is what was published for the task at the nearest image
-        size, with lengths scaled by √(pixels), unless it is given.
-      snapshots: steps after which to keep the pictures, 0 for the start.
-      chunk: images at once; bounds memory, never changes pictures.
-      checkpoint: a folder for the state of an interrupted run; the same call then goes on.
-      progress: a bar on a terminal.
-    """
-
-    eps: float | None
-    step_size: float | None
-    steps: int | None
-    snapshots: Sequence[int]
-    chunk: int | None
-    checkpoint: str | Path | None
-    progress: bool
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
 
 
 def generate(
     model: Model,
-    classes: Any,
+    target: Any,
     *,
     seeds: Seeds | None = None,
     size: int | tuple[int, int] | None = None,
@@ -57,15 +31,15 @@ def generate(
 
     Args:
       model: a classifier; a robust one for pictures that people recognise.
-      classes: a class's number or name, or a list of them, one for each picture.
+      target: a class's number or name, or a list of them, one for each picture.
       seeds: from `fit`; those shipped for the model's classes by default.
       size: height and width in pixels, or one number for both; the model's own by default.
       key: an int seed or a typed key; picture i uses `fold_in(key, i)`.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (m, H, W, C) pictures, whose `scores` are log-probabilities of the class
-      before each step.
+      A `Synthesis` of (m, H, W, C) pictures, or (H, W, C) for a single class, whose `scores`
+      are log-probabilities of the class before each step.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -82,20 +56,21 @@ def generate(
     """
     height, width = model.input_shape[:2] if size is None else checks.size("size", size)
     shape = (height, width, model.input_shape[2])
-    objective = objectives.target("classes", classes, model, shape, kind=objectives.probability)
+    objective = objectives.target("target", target, model, shape, kind=objectives.probability)
     if not isinstance(objective, objectives.Probability):
-        raise TypeError(f"classes: numbers or names were expected, given {classes!r}")
+        raise TypeError(f"target: numbers or names of classes were expected, given {target!r}")
     numbers = np.atleast_1d(np.asarray(objective.unit))
-    given = seeding.get(model, seeds)
-    starts = seeding.draws(given, key, numbers, (height, width))
-    return _climb("generate", model, starts, objective, options, key=key)
+    chosen = seeding.get(model, seeds)
+    starts = seeding.draws(chosen, key, numbers, (height, width))
+    single = np.ndim(objective.unit) == 0
+    return climb("generate", model, starts, objective, options, single=single, key=as_key(key))
 
 
 def inpaint(
     model: Model,
     images: ArrayLike,
     mask: ArrayLike,
-    classes: Any = None,
+    target: Any = None,
     *,
     weight: float = 10.0,
     **options: Unpack[Options],
@@ -109,12 +84,13 @@ def inpaint(
       model: a classifier.
       images: (n, H, W, C) or (H, W, C) in [0, 1], of any size the model takes.
       mask: (H, W) or (H, W, 1), or one an image (n, H, W) or (n, H, W, 1): 1 where to fill in.
-      classes: of each image by number or name; None for what the model itself sees in the start.
+      target: the class of each image by number or name; None for what the model
+        itself sees in the start.
       weight: of keeping to what is visible.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (n, H, W, C) pictures.
+      A `Synthesis` of (n, H, W, C) pictures, or (H, W, C) for a single image.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -127,7 +103,7 @@ def inpaint(
       >>> hole[10:18, 10:18] = 1
       >>> image = np.full((28, 28, 1), 0.2, np.float32)
       >>> rvis.synthesis.inpaint(model, image, hole, "8", steps=2).images.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
     Reference: Santurkar et al. 2019, section 3.2; MadryLab/robustness_applications,
       `inpainting.ipynb`.
@@ -140,23 +116,32 @@ def inpaint(
     mean = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0.5)
     starts = batch * visible + mean * hidden
     kept = (checks.number("weight", weight, low=0), batch, visible)
-    objective = aim(model, starts, classes)
-    return _climb("inpaint", model, starts, objective, options, kept=kept, weight=weight)
+    objective = aim(model, starts, target)
+    return climb(
+        "inpaint",
+        model,
+        starts,
+        objective,
+        options,
+        single=np.ndim(images) == 3,
+        kept=kept,
+        weight=weight,
+    )
 
 
 def translate(
-    model: Model, images: ArrayLike, classes: Any, **options: Unpack[Options]
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Synthesis:
     """Turns pictures of one class into another: horses into zebras, cats into dogs.
 
     Args:
       model: a classifier.
       images: (n, H, W, C) or (H, W, C) in [0, 1], of any size the model takes.
-      classes: the class to turn each into, by number or name.
+      target: the class to turn each into, by number or name.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (n, H, W, C) pictures.
+      A `Synthesis` of (n, H, W, C) pictures, or (H, W, C) for a single image.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -166,25 +151,25 @@ def translate(
       >>> import numpy as np, rvis
       >>> model = rvis.load("mnist_cnn_robust")
       >>> image = np.full((28, 28, 1), 0.2, np.float32)
-      >>> rvis.synthesis.translate(model, image, "7", steps=2).labels.tolist()
-      ['7']
+      >>> rvis.synthesis.translate(model, image, "7", steps=2).labels.item()
+      '7'
 
     Reference: Santurkar et al. 2019, section 3.3.
     """
-    return _from_images("translate", model, images, classes, options)
+    return _from_images("translate", model, images, target, options)
 
 
-def sketch(model: Model, images: ArrayLike, classes: Any, **options: Unpack[Options]) -> Synthesis:
+def sketch(model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]) -> Synthesis:
     """Turns drawings into pictures of a class.
 
     Args:
       model: a classifier.
       images: drawings, (n, H, W, C) or (H, W, C) in [0, 1], of any size the model takes.
-      classes: what each is a drawing of, by number or name.
+      target: what each is a drawing of, by number or name.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (n, H, W, C) pictures.
+      A `Synthesis` of (n, H, W, C) pictures, or (H, W, C) for a single image.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -196,18 +181,18 @@ def sketch(model: Model, images: ArrayLike, classes: Any, **options: Unpack[Opti
       >>> drawing = np.zeros((28, 28, 1), np.float32)
       >>> drawing[4:24, 14] = 1
       >>> rvis.synthesis.sketch(model, drawing, "1", steps=2).images.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
     Reference: Santurkar et al. 2019, section 3.5 (sketch-to-image).
     """
-    return _from_images("sketch", model, images, classes, options)
+    return _from_images("sketch", model, images, target, options)
 
 
 def super_resolve(
     model: Model,
     images: ArrayLike,
     factor: int,
-    classes: Any = None,
+    target: Any = None,
     **options: Unpack[Options],
 ) -> Synthesis:
     """Enlarges pictures, with detail that makes their class likely.
@@ -218,11 +203,12 @@ def super_resolve(
       model: a classifier.
       images: small pictures, (n, h, w, C) or (h, w, C) in [0, 1].
       factor: how many times as many rows and columns; the model must take that size.
-      classes: of each image by number or name; None for what the model itself sees in the blocks.
+      target: the class of each image by number or name; None for what the model
+        itself sees in the blocks.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (n, factor·h, factor·w, C) pictures.
+      A `Synthesis` of (n, factor·h, factor·w, C) pictures, or without n for a single image.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -233,41 +219,42 @@ def super_resolve(
       >>> model = rvis.load("mnist_cnn_robust")
       >>> small = np.full((7, 7, 1), 0.2, np.float32)
       >>> rvis.synthesis.super_resolve(model, small, 4, "7", steps=2).images.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
     Reference: Santurkar et al. 2019, section 3.4.
     """
     checks.count("factor", factor)
     small = _images(model, images)
     starts = jnp.repeat(jnp.repeat(small, factor, axis=1), factor, axis=2)
-    objective = aim(model, starts, classes)
-    return _climb("super_resolve", model, starts, objective, options, factor=factor)
+    objective = aim(model, starts, target)
+    single = np.ndim(images) == 3
+    return climb("super_resolve", model, starts, objective, options, single=single, factor=factor)
 
 
 def paint(
     model: Model,
     images: ArrayLike,
     mask: ArrayLike,
-    towards: Any,
+    target: Any,
     *,
     weight: float = 10.0,
     **options: Unpack[Options],
 ) -> Synthesis:
     """Paints a class or a feature into the part of a picture that a mask marks.
 
-    Maximises towards − weight·mean(((x − image) ⊙ (1 − mask))²) from the image itself.
+    Maximises target − weight·mean(((x − image) ⊙ (1 − mask))²) from the image itself.
 
     Args:
       model: a classifier.
       images: (n, H, W, C) or (H, W, C) in [0, 1], of any size the model takes.
       mask: (H, W) or (H, W, 1), or one an image (n, H, W) or (n, H, W, 1): 1 where to paint.
-      towards: a class by number or name (its log-probability), or an objective such as
+      target: a class by number or name (its log-probability), or an objective such as
         `neuron("avgpool", 40)`; one, or one for each image.
       weight: of keeping to the rest.
       **options: see `Options`.
 
     Returns:
-      A `Synthesis` of (n, H, W, C) pictures.
+      A `Synthesis` of (n, H, W, C) pictures, or (H, W, C) for a single image.
 
     Raises:
       ValueError, TypeError: naming the argument, before anything is compiled.
@@ -280,63 +267,36 @@ def paint(
       >>> left[:, :14] = 1
       >>> image = np.full((28, 28, 1), 0.2, np.float32)
       >>> rvis.synthesis.paint(model, image, left, "6", steps=2).images.shape
-      (1, 28, 28, 1)
+      (28, 28, 1)
 
     Reference: Santurkar et al. 2019, section 3.5 (feature painting).
     """
     batch = _images(model, images)
     visible = 1 - _masks(mask, batch)
     kept = (checks.number("weight", weight, low=0), batch, visible)
-    shape = batch.shape[1:]
-    objective = objectives.target(
-        "towards",
-        towards,
+    if target is None:
+        raise TypeError("target: a class or an objective was expected, given None")
+    objective = aim(model, batch, target)
+    return climb(
+        "paint",
         model,
-        shape,  # type: ignore[arg-type]
-        kind=objectives.probability,
+        batch,
+        objective,
+        options,
+        single=np.ndim(images) == 3,
+        kept=kept,
+        weight=weight,
     )
-    return _climb("paint", model, batch, objective, options, kept=kept, weight=weight)
 
 
 def _from_images(
-    task: str, model: Model, images: ArrayLike, classes: Any, options: Options
+    task: str, model: Model, images: ArrayLike, target: Any, options: Options
 ) -> Synthesis:
     batch = _images(model, images)
-    if classes is None:
-        raise TypeError("classes: a class's number or name was expected, given None")
-    return _climb(task, model, batch, aim(model, batch, classes), options)
-
-
-def _climb(
-    task: str,
-    model: Model,
-    starts: Array,
-    objective: Objective,
-    options: Options,
-    *,
-    kept: tuple[float, Array, Array] | None = None,
-    **about: Any,
-) -> Synthesis:
-    plan = schedule(
-        task,
-        (starts.shape[1], starts.shape[2]),
-        options.get("eps"),
-        options.get("step_size"),
-        options.get("steps"),
-    )
-    return climb(
-        model,
-        starts,
-        objective,
-        plan,
-        function=f"synthesis.{task}",
-        kept=kept,
-        snapshots=options.get("snapshots", ()),
-        chunk=options.get("chunk"),
-        checkpoint=options.get("checkpoint"),
-        progress=options.get("progress", True),
-        **about,
-    )
+    if target is None:
+        raise TypeError("target: a class's number or name was expected, given None")
+    objective = aim(model, batch, target)
+    return climb(task, model, batch, objective, options, single=np.ndim(images) == 3)
 
 
 def _images(model: Model, images: ArrayLike) -> Array:

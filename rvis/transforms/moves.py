@@ -1,4 +1,7 @@
-"""What moves a view over the picture: shifts, zooms, turns, flips, crops."""
+"""What stands between a picture and the model: shifts, zooms, turns, parts, noise.
+
+Each refuses an argument of the wrong type or out of range by a TypeError or ValueError naming it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rvis import checks
+from rvis import checks, struct
 from rvis.types import Array
 
 # A move is q ↦ turn·q + offset, read from the view into the picture, with q = row + i·column from
@@ -18,13 +21,23 @@ from rvis.types import Array
 Move = tuple[Array, Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Jitter:
-    """Shifts by whole pixels, uniformly in ±`pixels` along each axis.
+class _Shifted:
+    """What draws two numbers of pixels from ±`pixels`."""
 
-    Raises:
-      TypeError: naming `pixels`, for anything but an int.
-      ValueError: naming it, below 0.
+    pixels: int
+
+    def __post_init__(self) -> None:
+        struct.settle(self, pixels=checks.count("pixels", self.pixels, low=0))
+
+    @property
+    def options(self) -> int:
+        """How many numbers it draws from, twice."""
+        return 2 * self.pixels + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter(_Shifted):
+    """Shifts by whole pixels, uniformly in ±`pixels` along each axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -37,14 +50,6 @@ class Jitter:
 
     pixels: int
 
-    def __post_init__(self) -> None:
-        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
-
-    @property
-    def options(self) -> int:
-        """How many numbers it draws from, twice."""
-        return 2 * self.pixels + 1
-
     def move(self, drawn: Array) -> Move:
         """The move that two numbers below `options` stand for."""
         shift = (drawn - self.pixels).astype(jnp.float32)
@@ -54,10 +59,6 @@ class Jitter:
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """Zooms about the centre by one of `factors`; above 1 the picture grows.
-
-    Raises:
-      TypeError: naming `factors`, for anything but numbers.
-      ValueError: naming it, when there is none, or one outside (0, 1e6].
 
     Example:
       >>> import jax.numpy as jnp
@@ -70,7 +71,7 @@ class Scale:
     factors: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        normalise(self, factors=_numbers("factors", self.factors, above=0, high=1e6))
+        struct.settle(self, factors=_numbers("factors", self.factors, above=0, high=1e6))
 
     @property
     def options(self) -> int:
@@ -87,10 +88,6 @@ class Scale:
 class Rotate:
     """Turns about the centre by one of `degrees`, anticlockwise.
 
-    Raises:
-      TypeError: naming `degrees`, for anything but numbers.
-      ValueError: naming it, when there is none, or one outside [-360, 360].
-
     Example:
       >>> import jax.numpy as jnp
       >>> from rvis import transforms
@@ -102,7 +99,7 @@ class Rotate:
     degrees: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        normalise(self, degrees=_numbers("degrees", self.degrees, low=-360, high=360))
+        struct.settle(self, degrees=_numbers("degrees", self.degrees, low=-360, high=360))
 
     @property
     def options(self) -> int:
@@ -119,13 +116,8 @@ class Rotate:
 class Pad:
     """Puts a border of `pixels` in the grey level `fill` around the picture.
 
-    The model still sees a frame of the image's own size, so the border shows only where a move
-    brings it in; beyond it everything reads as `fill` too. A chain holds one `Pad` at most, and
-    one without reads .5 outside the picture.
-
-    Raises:
-      TypeError: naming the argument, for anything but an int and a number.
-      ValueError: naming it, for `pixels` below 0 or `fill` outside [0, 1].
+    The border shows where a move brings it into the frame, which keeps its size; beyond it all is
+    `fill` too. A chain holds one at most; one without reads .5 outside the picture.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,20 +131,16 @@ class Pad:
     fill: float = 0.5
 
     def __post_init__(self) -> None:
-        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
-        normalise(self, fill=checks.number("fill", self.fill, low=0, high=1))
+        struct.settle(self, pixels=checks.count("pixels", self.pixels, low=0))
+        struct.settle(self, fill=checks.number("fill", self.fill, low=0, high=1))
 
 
 @dataclasses.dataclass(frozen=True)
-class Roll:
+class Roll(_Shifted):
     """Rolls the picture by whole pixels, uniformly in ±`pixels` along each axis; it wraps around.
 
     It is undone in the gradient, so that tiles and convolutions leave no seam in a fixed place. A
     chain may begin with one.
-
-    Raises:
-      TypeError: naming `pixels`, for anything but an int.
-      ValueError: naming it, below 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -167,72 +155,9 @@ class Roll:
 
     pixels: int
 
-    def __post_init__(self) -> None:
-        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
-
-    @property
-    def options(self) -> int:
-        """How many numbers it draws from, twice."""
-        return 2 * self.pixels + 1
-
     def rolled(self, drawn: Array, image: Array) -> Array:
         """An image (H, W, C) as two numbers below `options` say."""
         return jnp.roll(image, drawn - self.pixels, axis=(0, 1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Crop:
-    """Takes away `pixels` of the border that a `Pad` earlier in the chain put there.
-
-    The frame is the centre of the picture before and after, so it says where a recipe crops and
-    moves nothing; a chain that would cut into the frame is refused by `apply`.
-
-    Raises:
-      TypeError: naming `pixels`, for anything but an int.
-      ValueError: naming it, below 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from rvis import transforms
-      >>> chain = (transforms.Pad(4), transforms.Jitter(4), transforms.Crop(4))
-      >>> transforms.apply(chain, 0, jnp.ones((2, 8, 8, 3))).shape
-      (2, 8, 8, 3)
-    """
-
-    pixels: int
-
-    def __post_init__(self) -> None:
-        normalise(self, pixels=checks.count("pixels", self.pixels, low=0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Flip:
-    """Mirrors left and right, top and bottom, each with a probability.
-
-    Raises:
-      TypeError: naming the argument, for anything but numbers.
-      ValueError: naming it, outside [0, 1].
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from rvis import transforms
-      >>> image = jnp.array([[0.1, 0.2], [0.3, 0.4]])[None, :, :, None]
-      >>> transforms.apply((transforms.Flip(horizontal=1),), 0, image)[0, 0, :, 0].tolist()
-      [0.20000000298023224, 0.10000000149011612]
-
-    Reference: deel-ai/xplique, `features_visualizations/transformations.py` (`random_flip`).
-    """
-
-    horizontal: float = 0.5
-    vertical: float = 0.0
-
-    def __post_init__(self) -> None:
-        normalise(self, horizontal=checks.number("horizontal", self.horizontal, low=0, high=1))
-        normalise(self, vertical=checks.number("vertical", self.vertical, low=0, high=1))
-
-    def draw(self, key: Array) -> Array:
-        """Whether to mirror the rows' order, and the columns'."""
-        return jax.random.bernoulli(key, jnp.asarray([self.vertical, self.horizontal]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,9 +165,8 @@ class RandomCrop:
     """Shows the model square parts of a larger picture, each in a frame of `size` pixels.
 
     A part's side is a share N(side, spread²) of the picture's, cut off at three spreads and to
-    [.05, 1]; its centre lies at .5 + centre·N(0, 1) of the picture along each axis. What lies
-    outside is read as the chain's `fill`. A chain holds one at most; moves before it are of the
-    picture, moves after it of the part.
+    [.05, 1]; its centre lies at .5 + centre·N(0, 1) of the picture along each axis. A chain holds
+    one at most; moves before it are of the picture, moves after it of the part.
 
     Attributes:
       size: height and width that the model is shown, or one number for both.
@@ -250,12 +174,6 @@ class RandomCrop:
       spread: its standard deviation.
       centre: the standard deviation of the centre, in sides of the picture.
       count: parts a step, over which an ascent averages.
-      to: the mean side at the end, for one that changes evenly over `steps` steps.
-      steps: how many.
-
-    Raises:
-      TypeError: naming the argument, for anything but numbers.
-      ValueError: naming it, out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -273,26 +191,19 @@ class RandomCrop:
     spread: float = 0.05
     centre: float = 0.15
     count: int = 1
-    to: float | None = None
-    steps: int = 1
 
     def __post_init__(self) -> None:
-        normalise(self, size=checks.size("size", self.size))
-        normalise(self, side=checks.number("side", self.side, low=_LEAST, high=1))
-        normalise(self, spread=checks.number("spread", self.spread, low=0, high=1))
-        normalise(self, centre=checks.number("centre", self.centre, low=0, high=1))
-        normalise(self, count=checks.count("count", self.count))
-        to = self.side if self.to is None else self.to
-        normalise(self, to=checks.number("to", to, low=_LEAST, high=1))
-        normalise(self, steps=checks.count("steps", self.steps))
+        struct.settle(self, size=checks.size("size", self.size))
+        struct.settle(self, side=checks.number("side", self.side, low=_LEAST, high=1))
+        struct.settle(self, spread=checks.number("spread", self.spread, low=0, high=1))
+        struct.settle(self, centre=checks.number("centre", self.centre, low=0, high=1))
+        struct.settle(self, count=checks.count("count", self.count))
 
-    def draw(self, key: Array, step: Array, shape: tuple[int, ...]) -> Move:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Move:
         """One part of a picture of `shape`."""
-        assert self.to is not None
         for_side, for_centre = jax.random.split(key)
-        mean = self.side + (self.to - self.side) * progress(step, self.steps)
         away = self.spread * jnp.clip(jax.random.normal(for_side), -3, 3)
-        across = self.unit(shape) * jnp.clip(mean + away, _LEAST, 1)
+        across = self.unit(shape) * jnp.clip(self.side + away, _LEAST, 1)
         rows, columns = self.centre * jax.random.normal(for_centre, (2,))
         centre = lax.complex(rows * shape[0], columns * shape[1])
         return across.astype(jnp.complex64), centre
@@ -303,26 +214,35 @@ class RandomCrop:
 
     def zoom(self, shape: tuple[int, ...]) -> float:
         """The most by which a part is ever enlarged."""
-        assert self.to is not None
-        least = max(_LEAST, min(self.side, self.to) - 3 * self.spread)
+        least = max(_LEAST, self.side - 3 * self.spread)
         return 1 / (self.unit(shape) * least)
 
 
 _LEAST = 0.05
 
 
-def progress(step: Array, steps: int) -> Array:
-    """How far a step is among `steps`: 0 at the first, 1 at the last and ever after."""
-    return jnp.clip(step / max(1, steps - 1), 0, 1).astype(jnp.float32)
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Adds Gaussian noise of standard deviation `sd` to what the model sees, after all moves.
 
+    The result is not clipped to [0, 1]. `sd` is in [0, 1].
 
-def normalise(instance: Any, **values: Any) -> None:
-    """Sets fields of a frozen dataclass.
-
-    Equal descriptions must hash alike, whether a number came as int, float or NumPy scalar.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rvis import transforms
+      >>> seen = transforms.apply((transforms.Noise(0.1),), 0, jnp.full((1, 64, 64, 3), 0.5))
+      >>> round(float(seen.std()), 2)
+      0.1
     """
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
+
+    sd: float
+
+    def __post_init__(self) -> None:
+        struct.settle(self, sd=checks.number("sd", self.sd, low=0, high=1))
+
+    def seen(self, key: Array, view: Array) -> Array:
+        """One draw on a view (H, W, C)."""
+        return view + self.sd * jax.random.normal(key, view.shape, view.dtype)
 
 
 def _numbers(argument: str, given: Any, **bounds: float) -> tuple[float, ...]:

@@ -40,8 +40,7 @@ fooled.show()
 # **Szegedy's box-constrained L-BFGS**: the smallest change that makes each image a cat.
 
 # %%
-cat = model.classes.index("cat")
-targeted = attacks.lbfgs(model, images, np.full(len(images), cat), targeted=True, rounds=6)
+targeted = attacks.lbfgs(model, images, taken, target="cat", binary_search_steps=6)
 print("√(Σδ²/n):", targeted.distance("rms").round(4))
 targeted.save(out / "lbfgs")
 targeted.show()

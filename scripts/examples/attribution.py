@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attribution, metrics, plots, synthesis
+from rvis import attribution, synthesis
+from rvis.analysis import metrics
+from rvis.plotting import grids
 
 parser = argparse.ArgumentParser(description="Attribution of a robust network's decisions.")
 parser.add_argument("--out", type=Path, default=Path("out/attribution"))
@@ -35,10 +37,10 @@ found = {
     "Grad-CAM": attribution.grad_cam(model, images, labels, layer="layer3"),
     "occlusion": attribution.occlusion(model, images, labels, window=6, stride=2, baseline=0.5),
 }
-columns = [plots.overlay(images, result.heatmaps(), style="map") for result in found.values()]
+columns = [grids.overlay(images, result.heatmaps(), style="map") for result in found.values()]
 rows = list(zip(images, *columns, strict=True))
-figure = plots.grid(rows, titles=("image", *found), row_titles=shown)
-plots.save(figure, out / "attribution.png")
+figure = grids.grid(rows, titles=("image", *found), row_titles=shown)
+grids.save(figure, out / "attribution.png")
 
 # %% [markdown]
 # **Completeness.** Integrated gradients add up to what the logit gained from the baseline.

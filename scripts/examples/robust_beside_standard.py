@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import rvis
-from rvis import attacks, attribution, plots, synthesis
+from rvis import attacks, attribution, synthesis
 from rvis.objectives import logit
+from rvis.plotting import figures, grids
 
 parser = argparse.ArgumentParser(description="A robust network beside a standard one.")
 parser.add_argument("--out", type=Path, default=Path("out/beside"))
@@ -42,8 +43,8 @@ for model in models:
 # %%
 images = synthesis.generate(robust, shown).images
 heats = [attribution.gradient(model, images, labels).heatmaps() for model in models]
-rows = [images, *(plots.overlay(images, heat, style="map") for heat in heats)]
-plots.save(plots.grid(rows, titles=shown, row_titles=("image", *names)), out / "gradients.png")
+rows = [images, *(grids.overlay(images, heat, style="map") for heat in heats)]
+grids.save(grids.grid(rows, titles=shown, row_titles=("image", *names)), out / "gradients.png")
 
 # %% [markdown]
 # **Attacks** of growing size: how many of these images each network still takes for what they are.
@@ -54,5 +55,7 @@ curves = [
     attacks.robustness(model, images, labels, epsilons=radii, norm="l2", steps=20)
     for model in models
 ]
-plots.save(curves[0].show(*curves[1:]), out / "robustness.png")
-curves[0].show(*curves[1:])
+ax = figures.axes()
+for curve in curves:
+    curve.plot(ax)
+figures.save(ax, out / "robustness.png")

@@ -16,8 +16,9 @@ import numpy as np
 import optax
 
 import rvis
-from rvis import attacks, attribution, plots
+from rvis import attacks, attribution
 from rvis.objectives import logit
+from rvis.plotting import grids
 
 parser = argparse.ArgumentParser(description="A network of your own.")
 parser.add_argument("--out", type=Path, default=Path("out/own"))
@@ -52,7 +53,7 @@ model = rvis.from_linen(net, variables, input_shape=(16, 16, 1), classes=CLASSES
 print(model.layers, f"accuracy {(jnp.argmax(model(images), -1) == labels).mean():.0%}")
 
 # %%
-plots.save(rvis.visualize(model, logit(range(3)), steps=64).show(), out / "classes.png")
+grids.save(rvis.visualize(model, logit(range(3)), steps=64).show(), out / "classes.png")
 maps = attribution.integrated_gradients(model, images[:6], labels[:6], baseline=0.2)
-plots.save(maps.show(), out / "attribution.png")
-plots.save(attacks.pgd(model, images[:6], labels[:6], eps=0.1).show(), out / "attack.png")
+grids.save(maps.show(), out / "attribution.png")
+grids.save(attacks.pgd(model, images[:6], labels[:6], eps=0.1).show(), out / "attack.png")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rvis import attacks, core
+from rvis import attacks
 from rvis.attacks.carlini_wagner import Tanh
+from rvis.engine import programs
+from rvis.engine.slots import Group
 from tests import toys
 
 SHAPE = (4, 4, 3)
@@ -27,8 +29,7 @@ def run(images=IMAGES, labels=LABELS, model=MODEL, **options):
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_a_linear_model_is_left_at_its_margin(targeted, confidence):
-    labels = 1 - LABELS if targeted else LABELS
-    result = run(labels=labels, targeted=targeted, confidence=confidence)
+    result = run(target=1 - LABELS if targeted else None, confidence=confidence)
     expected = (np.abs(LOGITS[:, 0] - LOGITS[:, 1]) + confidence) / STEEP
     assert result.success.all()
     np.testing.assert_allclose(result.distances, expected, rtol=0.01)
@@ -44,13 +45,13 @@ def test_the_box_is_kept():
 
 
 def test_what_is_fooled_already_stays_as_it_is():
-    result = run(labels=1 - LABELS, rounds=1, steps=5)
+    result = run(labels=1 - LABELS, binary_search_steps=1, steps=5)
     np.testing.assert_array_equal(result.images, IMAGES)
     np.testing.assert_array_equal(result.iterations, 0)
 
 
 def test_where_nothing_fools_the_best_attempt_is_given():
-    result = run(rounds=1, steps=20, weight=1e-6, confidence=100.0)
+    result = run(binary_search_steps=1, steps=20, weight=1e-6, confidence=100.0)
     assert (result.iterations == -1)[~result.success].all()
     margins = np.asarray(MODEL(result.images))
     before = LOGITS[np.arange(4), LABELS] - LOGITS[np.arange(4), 1 - LABELS]
@@ -59,7 +60,7 @@ def test_where_nothing_fools_the_best_attempt_is_given():
 
 def test_iterations_count_to_the_first_success_whatever_the_confidence():
     """A confidence that a single round does not reach leaves images that fool all the same."""
-    result = run(rounds=1, steps=60, weight=1.0, confidence=100.0)
+    result = run(binary_search_steps=1, steps=60, weight=1.0, confidence=100.0)
     assert result.success.all()
     first = (result.losses > 0).argmax(1)
     np.testing.assert_array_equal(result.iterations, first)
@@ -67,17 +68,18 @@ def test_iterations_count_to_the_first_success_whatever_the_confidence():
 
 
 def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
-    options = {"rounds": 3, "steps": 64}
-    whole, plain, calls = run(**options), core.run, []
+    options = {"binary_search_steps": 3, "steps": 64}
+    whole, plain, calls = run(**options), Group.advance, []
 
-    def interrupted(*args, **kwargs):
+    def interrupted(group):
+        if group.work.steps == 1:  # a forward pass
+            return plain(group)
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return plain(*args, **kwargs)
+        return plain(group)
 
-    interrupted.eval_shape = plain.eval_shape
-    monkeypatch.setattr(core.runner, "run", interrupted)
+    monkeypatch.setattr(Group, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=tmp_path / "half", **options)
     with pytest.raises(ValueError, match="^checkpoint: "):
@@ -91,25 +93,25 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
 
 
 def test_more_rounds_never_come_out_farther():
-    few, many = run(rounds=6), run(rounds=9)
+    few, many = run(binary_search_steps=6), run(binary_search_steps=9)
     assert (many.distances <= few.distances).all()
 
 
 def test_the_batch_equals_its_members_and_the_same_call_itself():
-    whole, again = run(rounds=4), run(rounds=4)
+    whole, again = run(binary_search_steps=4), run(binary_search_steps=4)
     np.testing.assert_array_equal(whole.images, again.images)
     for i in range(4):
-        alone = run(IMAGES[i], LABELS[i], rounds=4)
-        np.testing.assert_array_equal(alone.images[0], whole.images[i])
+        alone = run(IMAGES[i], LABELS[i], binary_search_steps=4)
+        np.testing.assert_array_equal(alone.images, whole.images[i])
 
 
 def test_numbers_and_labels_trace_once():
     run()
-    programs = core.run._cache_size()
+    begun = programs.advance._cache_size()
     run(confidence=2.0)
     run(learning_rate=0.05, weight=0.1)
-    run(labels=1, rounds=18, steps=50)
-    assert core.run._cache_size() == programs
+    run(labels=1, binary_search_steps=18, steps=50)
+    assert programs.advance._cache_size() == begun
 
 
 def test_images_pass_through_the_tangent_and_back():
@@ -126,11 +128,11 @@ def test_images_pass_through_the_tangent_and_back():
     ("name", "options"),
     [
         ("confidence", {"confidence": -1.0}),
-        ("rounds", {"rounds": 0}),
+        ("binary_search_steps", {"binary_search_steps": 0}),
         ("steps", {"steps": 0}),
         ("learning_rate", {"learning_rate": 0.0}),
         ("weight", {"weight": 0.0}),
-        ("targeted", {"targeted": 1}),
+        ("target", {"target": 2}),
         ("labels", {"labels": [0, 1]}),
     ],
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import chex
-import jax
 import numpy as np
 import PIL.Image
 import pytest
 
-from rvis import attacks, core, images, optimizers, regularizers, transforms
+from rvis import attacks, images, optimizers, regularizers, transforms
+from rvis.engine import programs
 from scripts import fool as command
 from scripts import lbfgs_check
 from tests import toys
@@ -109,22 +108,44 @@ def test_other_parameterizations_fool_too(image):
     assert result.probabilities[-1] > result.probabilities[0]
 
 
-def test_classes_radii_and_rates_trace_once(monkeypatch):
-    traced = chex.assert_max_traces(core.run.__wrapped__, n=1)
-    monkeypatch.setattr(
-        core.runner, "run", jax.jit(traced, static_argnames=("steps", "width", "mesh", "piece"))
-    )
-    for target, eps, rate in ((0, 0.1, 0.01), (2, 0.5, 0.1), (1, 1.0, 0.3)):
-        run(target, start="grey", eps=eps, optimizer=optimizers.steepest(rate))
-        run(target, start=PHOTO, eps=eps, confidence=0.9, optimizer=optimizers.steepest(rate))
+def test_classes_radii_and_rates_trace_once():
+    def sweep(target, eps, rate):
+        options = {"eps": eps, "optimizer": optimizers.steepest(rate)}
+        run(target, start="grey", **options)
+        run(target, start=PHOTO, confidence=0.9, **options)
+
+    sweep(0, 0.1, 0.01)
+    begun = programs.advance._cache_size()
+    sweep(2, 0.5, 0.1)
+    sweep(1, 1.0, 0.3)
+    assert programs.advance._cache_size() == begun
+
+
+def test_a_picture_that_is_done_leaves_and_keeps_what_was_told():
+    heard = []
+
+    def callback(step, pictures, scores):
+        heard.append((step, pictures.shape, scores.shape))
+
+    done = run(start=PHOTO, confidence=0.6, steps=300, snapshots=(0, 5, 300), callback=callback)
+    firsts = (done.probabilities >= 0.6).argmax(1)
+    assert firsts.max() < 300
+    for chances, first, picture, stage in zip(
+        done.probabilities, firsts, done.images, done.snapshots[5], strict=True
+    ):
+        np.testing.assert_allclose(chances[first:], chances[first], rtol=1e-5)
+        if first <= 5:
+            np.testing.assert_array_equal(stage, picture)
+    assert sorted(done.snapshots) == [0, 5]
+    assert all(shape == (2, *SHAPE) and scores == (2, step) for step, shape, scores in heard)
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("target_class", {"target": 3}),
-        ("target_class", {"target": "bea"}),
-        ("target_class", {"target": []}),
+        ("target", {"target": 3}),
+        ("target", {"target": "bea"}),
+        ("target", {"target": []}),
         ("start", {"start": "gray"}),
         ("start", {"start": PHOTO[:3]}),
         ("start", {"start": np.stack([PHOTO] * 3)}),
@@ -153,15 +174,15 @@ def test_the_command_tells_and_draws_what_two_networks_make_of_a_photograph(tmp_
     ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
     PIL.Image.fromarray(ramp).save(tmp_path / "ramp.png")
     words = f"mnist_cnn --class 3 8 --start {tmp_path / 'ramp.png'} --beside mnist_cnn_robust"
-    words += f" --steps 4 --quiet --out {tmp_path / 'out'}"
+    words += f" --steps 2 --quiet --out {tmp_path / 'out'}"
     assert command.main(words.split()) == 0
     told = capsys.readouterr().out
     assert told.count("mnist_cnn_robust takes the start for") == 2 and "fool.png" in told
-    # Four small steps: the picture is the start's, whatever the networks say.
+    # Two small steps: the picture is the start's, whatever the networks say.
     assert told.count("has appeared, and") == 4
     figure = PIL.Image.open(tmp_path / "out" / "fool.png")
-    assert figure.width > 5 * 28 and figure.height > 4 * 28  # five pictures in each of four rows
-    assert (tmp_path / "out" / "mnist_cnn" / "result.json").exists()
+    assert figure.width > 4 * 28 and figure.height > 4 * 28  # four pictures in each of four rows
+    assert (tmp_path / "out" / "mnist_cnn" / "card.json").exists()
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["fool.png", "mnist_cnn", "mnist_cnn_robust"]
 
@@ -182,7 +203,7 @@ def test_the_command_does_not_claim_what_it_cannot_see():
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("mnist_cnn --class 11", "target_class"),
+        ("mnist_cnn --class 11", "target"),
         ("mnist_cn --class 3", "mnist_cnn"),
         ("mnist_cnn --class 3 --start nowhere.png", "nowhere.png"),
         ("mnist_cnn --class 3 --start nowhere.zip --index 2", "nowhere.zip"),
@@ -195,7 +216,9 @@ def test_the_command_refuses_in_one_line(words, named, tmp_path, capsys):
 
 
 def test_the_first_attack_fools_every_picture_of_a_data_set(tmp_path, capsys, mnist_test):
-    words = f"{DATA / 'mnist'} --model mnist_cnn --images 4 --rounds 8 --steps 15 --quiet"
+    words = (
+        f"{DATA / 'mnist'} --model mnist_cnn --images 4 --binary-search-steps 8 --steps 15 --quiet"
+    )
     assert lbfgs_check.main([*words.split(), "--out", str(tmp_path)]) == 0
     assert "fooled 4 of 4" in capsys.readouterr().out
     assert (tmp_path / "pairs.png").exists()

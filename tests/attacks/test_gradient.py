@@ -12,9 +12,14 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis import attacks, core
-from rvis.attacks import gradient, losses, pursuit, result
+from rvis import attacks, engine
+from rvis.attacks import losses
 from rvis.attacks.apgd import checkpoints, plan_apgd
+from rvis.attacks.attack import balls, run_plan
+from rvis.attacks.gradient import plan_pgd
+from rvis.attacks.request import prepare
+from rvis.engine import programs
+from rvis.engine.slots import Group
 from tests import toys
 from tests.attacks import small
 
@@ -99,26 +104,28 @@ def test_an_image_is_the_same_alone_and_among_others(toy, name, norm):
     together = run(name, model, images, labels, norm=norm, eps=eps)
     for i in (0, 3):
         alone = run(name, model, images[i], labels[i], norm=norm, eps=eps[i])
-        assert (alone.images[0] == together.images[i]).all()
-        assert np.array_equal(alone.losses[0], together.losses[i], equal_nan=True)
+        assert (alone.images == together.images[i]).all()
+        assert np.array_equal(alone.losses, together.losses[i], equal_nan=True)
     again = run(name, model, images, labels, norm=norm, eps=eps)
     assert (again.images == together.images).all()
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
-def test_many_images_share_the_lanes(toy, monkeypatch, cores):
-    monkeypatch.setattr("rvis.compilation.cores", lambda: cores)
+def test_what_an_image_meets_does_not_depend_on_the_others_in_the_queue(toy, monkeypatch, cores):
+    monkeypatch.setattr("rvis.kernels.threads.cores", lambda: cores)
     model, _, _ = toy
     images, labels = small.images(21, seed=3)
-    request = result.prepare(model, images, labels, norm="linf", eps=0.03)
-    plan = gradient.plan_projected(request, steps=10).stopping()
-    found = pursuit.pursue(plan, request, progress=False)
-    assert 0 < found.fooled.sum() < len(images)
+    request = prepare(model, images, labels, norm="linf", eps=0.03)
+    plan = plan_pgd(request, steps=10).stopping()
+    found = run_plan(plan, request, progress=False)
+    assert 0 < found.success.sum() < len(images)
     for i in (0, 9, 20):
         rows = np.array([i])
-        alone = pursuit.pursue(plan.rows(rows), request.rows(rows), progress=False)
-        assert (alone.images[0] == found.images[i]).all() and alone.since[0] == found.since[i]
-        assert np.array_equal(alone.losses[0], found.losses[i], equal_nan=True)
+        alone = run_plan(plan.rows(rows), request.rows(rows), progress=False)
+        for one, all_ in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(one[0], all_[i])
+    late = np.arange(10) > np.where(found.success, found.since, 10)[:, None]
+    np.testing.assert_array_equal(np.isnan(found.losses), late)
 
 
 @pytest.mark.parametrize("name", ["pgd", "square"])
@@ -142,8 +149,8 @@ def test_images_of_one_batch_start_from_different_places(linear):
 def test_more_steps_do_better_and_noise_does_worst(toy, norm):
     model, images, labels = toy
     eps = 8 * EPS[norm]  # far enough for the network not to be linear
-    request = result.prepare(model, images, labels, norm=norm, eps=eps)
-    noise = np.asarray(jax.vmap(lambda b, k: b.sample(k))(gradient.balls(request), request.keys))
+    request = prepare(model, images, labels, norm=norm, eps=eps)
+    noise = np.asarray(jax.vmap(lambda b, k: b.sample(k))(balls(request), request.keys()))
 
     def loss(pictures):
         z = np.asarray(jax.nn.log_softmax(model(pictures)))
@@ -164,7 +171,7 @@ def test_without_bounds_every_image_is_fooled(toy, name, norm):
 def test_a_result_tells_how_to_make_it_again(toy):
     model, images, labels = toy
     found = run("square", model, images[:1], labels[:1], norm="l2", eps=0.1, key=3)
-    named = {"function": "square", "model": "small", "norm": "l2", "targeted": False, "steps": 10}
+    named = {"function": "square", "model": "small", "norm": "l2", "target": None, "steps": 10}
     assert named.items() <= found.config.items()
     assert found.config["labels"] == labels[:1].tolist()
     assert found.config["key"] == {"key": [0, 3]}
@@ -174,12 +181,26 @@ def test_a_result_tells_how_to_make_it_again(toy):
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
 def test_targets_are_reached(toy, name, loss):
     model, images, labels = toy
-    targets = (labels + 1) % 5
-    found = run(
-        name, model, images, targets, targeted=True, norm="l2", eps=np.inf, steps=60, loss=loss
-    )
+    target = (labels + 1) % 5
+    options = {"norm": "l2", "eps": np.inf, "steps": 60, "loss": loss}
+    found = run(name, model, images, labels, target=target, **options)
     assert found.targeted and found.success.all()
-    assert (found.predictions == targets).all()
+    assert (found.predictions == target).all()
+
+
+def test_names_mean_the_classes_of_these_names(toy):
+    model, images, labels = toy
+    named = [model.classes[i] for i in labels]
+    plain, other = (
+        attacks.pgd(model, images, y, target=t, eps=0.02, steps=3, progress=False)
+        for y, t in ((labels, 2), (named, "c2"))
+    )
+    np.testing.assert_array_equal(plain.images, other.images)
+    double = model.replace(classes=("crane", "dog", "eel", "crane", "fox"))
+    with pytest.raises(ValueError, match="^labels: 'crane' is ambiguous.* 0 and 3"):
+        attacks.pgd(double, images, "crane", eps=0.02)
+    with pytest.raises(ValueError, match="^target: unknown 'cran'; did you mean 'crane'"):
+        attacks.pgd(double, images, "dog", target="cran", eps=0.02)
 
 
 def test_what_is_wrong_already_needs_no_step(toy):
@@ -212,42 +233,29 @@ def test_restarts_go_on_with_what_still_holds(toy):
     assert (thrice.losses[held].max(1) >= once.losses[held].max(1) - 0.05).all()
 
 
-def test_sweeps_trace_once(toy, monkeypatch):
+def test_sweeps_trace_once(toy):
     _, images, labels = toy
     model = small.network(classes=7)  # which no other test has compiled
-    traced = []
-    energy = core.ascent.energy
-
-    def counted(*args, **options):
-        traced.append(1)
-        return energy(*args, **options)
-
-    monkeypatch.setattr(core.ascent, "energy", counted)
     attacks.pgd(model, images, labels, eps=0.011, steps=10, progress=False)
-    begun = len(traced)
-    for eps, size, steps in ((0.02, 0.001, 10), ([0, 0.1, 0.2], None, 40), (0.3, 0.1, 20)):
+    begun = programs.advance._cache_size()
+    for eps, size in ((0.02, 0.001), ([0, 0.1, 0.2], None), (0.3, 0.1)):
         n = np.size(eps)
-        options = {"eps": eps, "step_size": size, "steps": steps, "progress": False}
-        attacks.pgd(model, images[:n], labels[:n], **options)
-    assert begun and len(traced) == begun
+        options = {"eps": eps, "step_size": size, "steps": 10, "progress": False}
+        attacks.pgd(model, images[:n], labels[:n] if n > 1 else labels[0], **options)
+    assert programs.advance._cache_size() == begun
 
 
-def test_any_number_of_images_shares_the_programs():
-    model = small.network()
-
-    def programs():
-        jitted = pursuit._keys, pursuit._settled, result._logits, core.init, core.run
-        return [function._cache_size() for function in jitted]
-
-    def attack(count):
+def test_any_number_of_images_and_steps_shares_the_programs_of_what_stops():
+    def attack(count, steps):
         images, labels = small.images(count)
-        run("pgd", model, images, labels, norm="linf", eps=0.02)
+        options = {"norm": "linf", "eps": 0.02, "steps": steps, "key": 1}
+        run("square", small.network(), images, labels, **options)
 
-    attack(9)
-    before = programs()
-    for count in (1, 5, 21):
-        attack(count)
-    assert programs() == before
+    attack(9, 50)
+    begun = programs.advance._cache_size(), programs.finish._cache_size()
+    for count, steps in ((1, 200), (5, 60), (21, 50)):
+        attack(count, steps)
+    assert (programs.advance._cache_size(), programs.finish._cache_size()) == begun
 
 
 def test_apgds_checkpoints_are_those_of_the_paper():
@@ -256,15 +264,194 @@ def test_apgds_checkpoints_are_those_of_the_paper():
     assert all(0 < mark < 7 for mark in checkpoints(7))
 
 
+def croce_and_hein(model, image, label, norm, eps, steps):
+    """The losses of algorithm 1's iterates from the image itself, by its lines."""
+
+    def loss(x):
+        return -jax.nn.log_softmax(model(x))[0, label]
+
+    def ball(x):
+        move = np.asarray(x) - image
+        if norm == "linf":
+            move = move.clip(-eps, eps)
+        else:
+            move = move * min(1, eps / max(np.linalg.norm(move), 1e-12))
+        return (image + move).clip(0, 1)
+
+    def moved(x, gradient, eta):
+        gradient = np.asarray(gradient, np.float64)
+        unit = np.sign(gradient) if norm == "linf" else gradient / np.linalg.norm(gradient)
+        return ball(x + eta * unit)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+
+    def at(x):
+        value, gradient = value_and_grad(np.asarray(x, np.float32))
+        return float(value), np.asarray(gradient)
+
+    eta, before, x = 2 * eps, image, image
+    f, gradient = at(x)
+    losses, halvings = [f], 0
+    x_max, f_max, g_max = x, f, gradient
+    x = moved(x, gradient, eta)
+    marks, rises, last, since, f_last, halved = checkpoints(steps), 0, f, 0, f_max, False
+    for k in range(1, steps):
+        f, gradient = at(x)
+        losses.append(f)
+        rises += f > last
+        if f > f_max:
+            x_max, f_max, g_max = x, f, gradient
+        last = f
+        if k in marks:
+            few, stuck = rises < 0.75 * (k - since), not halved and f_max == f_last
+            halved = few or stuck
+            if halved:
+                eta, x, gradient, last, halvings = eta / 2, x_max, g_max, f_max, halvings + 1
+            rises, since, f_last = 0, k, f_max
+        z = moved(x, gradient, eta)
+        before, x = x, ball(x + 0.75 * (z - x) + 0.25 * (x - before))
+    return np.asarray(losses), halvings
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_takes_the_steps_of_its_algorithm(toy, norm):
+    model, images, labels = toy
+    eps, steps = 3 * EPS[norm], 12
+    request = prepare(model, images, labels, norm=norm, eps=eps)
+    plan = plan_apgd(request, steps=steps, drawn=False)
+    found = run_plan(plan, request, progress=False)
+    halvings = []
+    for i in range(len(images)):
+        losses, count = croce_and_hein(model, images[i], labels[i], norm, eps, steps)
+        np.testing.assert_allclose(found.losses[i], losses, rtol=2e-3)
+        halvings.append(count)
+    assert 0 < sum(halvings) < len(images) * len(checkpoints(steps))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_starts_on_the_surface(norm):
+    grey = np.full((3, *SHAPE), 0.5, np.float32) + np.arange(3).reshape(3, 1, 1, 1) / 100
+    request = prepare(small.network(), grey.astype(np.float32), 0, norm=norm, eps=EPS[norm])
+    plan = plan_apgd(request, steps=3)
+    begun = jax.vmap(plan.attack.init)(request.keys(), plan.starts).position[:, 0]
+    np.testing.assert_allclose(attacks.distances(grey, begun, norm), EPS[norm], rtol=1e-5)
+    assert len({image.tobytes() for image in np.asarray(begun - grey)}) == 3
+
+
 def test_apgd_halves_its_step_where_nothing_improves():
     """On a model that says nothing of the image the loss never rises."""
     model = toys.linear(np.zeros((np.prod(SHAPE), 3)), SHAPE)
-    grey = np.full((1, *SHAPE), 0.5, np.float32)
-    request = result.prepare(model, grey, 1, norm="linf", eps=0.1)
+    request = prepare(model, np.full((1, *SHAPE), 0.5, np.float32), 1, norm="linf", eps=0.1)
     plan = plan_apgd(request, steps=100)
-    state = core.init(plan.attack, request.keys, plan.position)
-    state, _ = core.run(plan.attack, request.keys, state, request.model, plan.problem, steps=100)
-    assert float(state.size[0]) == pytest.approx(0.2 / 2**8)
+    found = run_plan(plan, request, progress=False)
+    assert found.scores == pytest.approx(np.log(3)) and np.ptp(found.losses) == 0
+
+
+def interrupt(monkeypatch, at):
+    """Ctrl-C at a piece of a run of more than a step; the pieces so far."""
+    plain, calls = Group.advance, []
+
+    def advance(group):
+        if group.work.steps > 1:
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+        return plain(group)
+
+    monkeypatch.setattr(Group, "advance", advance)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [
+        (attacks.pgd, {"eps": 0.01, "steps": 20, "restarts": 3}),
+        (attacks.square, {"eps": 0.01, "steps": 200}),
+        (attacks.deepfool, {"steps": 5, "overshoot": 0.0}),
+    ],
+)
+def test_an_interrupted_attack_goes_on(toy, monkeypatch, tmp_path, attack, options):
+    model, images, labels = toy
+    run = functools.partial(attack, model, images, labels, progress=False, **options)
+    whole = run()
+    calls = interrupt(monkeypatch, at=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=tmp_path / "half")
+    with pytest.raises(ValueError, match="^checkpoint: "):
+        attack(
+            model,
+            images[::-1],
+            labels[::-1],
+            progress=False,
+            checkpoint=tmp_path / "half",
+            **options,
+        )
+    resumed = len(calls)
+    again = run(checkpoint=tmp_path / "half")
+    resumed, calls[:] = len(calls) - resumed, [0] * 9
+    run()
+    assert resumed < len(calls) - 9
+    for name in ("images", "losses", "iterations"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [
+        (attacks.pgd, {"eps": 0.02, "steps": 6}),
+        (attacks.square, {"eps": 0.02, "steps": 6}),
+        (attacks.deepfool, {"steps": 6}),
+        (attacks.lbfgs, {"steps": 3, "binary_search_steps": 2}),
+    ],
+)
+def test_a_callback_sees_all_images_changes_none_and_ends_the_run(toy, attack, options):
+    model, images, labels = toy
+    run = functools.partial(attack, model, images, labels, progress=False, **options)
+    heard = []
+
+    def callback(step, pictures, scores):
+        heard.append((step, pictures, scores))
+
+    whole, watched = run(), run(callback=callback)
+    np.testing.assert_array_equal(watched.images, whole.images)
+    np.testing.assert_array_equal(watched.losses, whole.losses)
+    assert [step for step, _, _ in heard] == list(range(1, len(heard) + 1))
+    for step, pictures, scores in heard:
+        assert pictures.shape == images.shape and scores.shape == (5, step)
+    np.testing.assert_array_equal(heard[-1][1], whole.images)
+
+    ended = run(callback=lambda step, *_: step == 1)
+    np.testing.assert_array_equal(ended.images, heard[0][1])
+    assert np.isnan(ended.losses[:, 1:]).all() and np.isfinite(ended.losses[:, 0]).all()
+
+
+def test_steps_of_a_callback_count_on_over_restarts_and_it_ends_them_all(toy):
+    model, images, labels = toy
+    options = {"eps": 1e-4, "steps": 4, "restarts": 3, "progress": False}
+    steps = []
+    attacks.pgd(model, images, labels, callback=lambda s, *_: steps.append(s), **options)
+    assert steps == list(range(1, 13))
+    steps.clear()
+    attacks.pgd(model, images, labels, callback=lambda s, *_: steps.append(s) or s == 6, **options)
+    assert steps == list(range(1, 7))
+
+
+def test_one_image_gives_a_result_without_the_axis(toy, tmp_path):
+    model, images, labels = toy
+    whole = attacks.pgd(model, images[:1], labels[:1], eps=0.02, steps=3, progress=False)
+    seen = []
+    options = {"eps": 0.02, "steps": 3, "progress": False}
+    found = attacks.pgd(
+        model, images[0], labels[0], callback=lambda _, x, y: seen.append((x, y)), **options
+    )
+    assert seen[-1][0].shape == SHAPE and seen[-1][1].shape == (3,)
+    for name in ("images", "originals", "labels", "success", "distances", "losses"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[0])
+    assert found.accuracy == whole.accuracy
+    np.testing.assert_array_equal(found.distance("l2"), whole.distance("l2")[0])
+    assert np.asarray(found.show()).shape == np.asarray(whole.show()).shape
+    assert (found.save(tmp_path) / "card.json").exists()
 
 
 def test_scores_of_objectives_by_hand():
@@ -312,7 +499,12 @@ def test_apgd_beats_pgd_at_equal_steps(mnist_test):
         ({"images": np.zeros((1, *SHAPE), np.uint8)}, TypeError, "images"),
         ({"images": np.full(SHAPE, 2.0)}, ValueError, "images"),
         ({"model": None}, TypeError, "model"),
-        ({"targeted": "yes"}, TypeError, "targeted"),
+        ({"labels": [0]}, ValueError, "labels"),
+        ({"labels": "cat"}, ValueError, "labels"),
+        ({"target": 5}, ValueError, "target"),
+        ({"target": [1, 2]}, ValueError, "target"),
+        ({"callback": 3}, TypeError, "callback"),
+        ({"chunk": 0}, ValueError, "chunk"),
         ({"key": 0.5}, TypeError, "key"),
         ({"loss": "hinge"}, ValueError, "loss"),
     ],
@@ -330,11 +522,11 @@ def test_bad_arguments_are_named(toy, name, changed, error, named):
 def idle(monkeypatch):
     """Nothing may be run, and so nothing compiled."""
 
-    def ran(*arguments):
+    def ran(*arguments, **options):
         raise AssertionError("the model was run")
 
-    monkeypatch.setattr(result, "_logits", ran)
-    monkeypatch.setattr(core, "run", ran)
+    monkeypatch.setattr(engine, "run", ran)
+    monkeypatch.setattr(engine, "apply", ran)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +539,8 @@ def idle(monkeypatch):
         ("apgd", {"norm": "l1"}, ValueError, "norm"),
         ("apgd", {"steps": 1.5}, TypeError, "steps"),
         ("square", {"p": 0}, ValueError, "p"),
-        ("apgd", {"loss": "dlr", "targeted": True, "steps": 0}, ValueError, "steps"),
+        ("apgd", {"loss": "dlr", "target": 1, "steps": 0}, ValueError, "steps"),
+        ("square", {"rescale_schedule": "no"}, TypeError, "rescale_schedule"),
         ("square", {"loss": "hinge"}, ValueError, "loss"),
         ("square", {"norm": "l1"}, ValueError, "norm"),
     ],

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from rvis import attribution, objectives
-from rvis.attribution import stream
+from rvis.engine import policy, programs, queue
 from tests import toys
 
 MODEL = toys.pointwise()
@@ -52,8 +52,9 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_and_chunk(method):
     assert np.abs(whole.maps).max() > 0
     for image in (0, 6):
         alone = explain(method, IMAGES[image], int(CLASSES[image]))
-        np.testing.assert_array_equal(alone.maps[0], whole.maps[image])
-        assert alone.scores[0] == whole.scores[image]
+        assert alone.labels == whole.labels[image]
+        np.testing.assert_array_equal(alone.maps, whole.maps[image])
+        assert alone.scores == whole.scores[image]
     np.testing.assert_array_equal(explain(method, chunk=3).maps, whole.maps)
 
 
@@ -61,7 +62,7 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_and_chunk(method):
 def test_cores_change_no_map(monkeypatch, method):
     found = []
     for cores in (2, 3, 8):
-        monkeypatch.setattr("rvis.compilation.cores", lambda cores=cores: cores)
+        monkeypatch.setattr("rvis.kernels.threads.cores", lambda cores=cores: cores)
         found += [explain(method).maps, explain(method, chunk=2).maps]
     for maps in found:
         np.testing.assert_array_equal(maps, found[0])
@@ -70,7 +71,7 @@ def test_cores_change_no_map(monkeypatch, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_targets_and_numbers_compile_once(method):
     explain(method)
-    size = stream.accumulate._cache_size()
+    size = programs.advance._cache_size()
     explain(method, IMAGES[:2], 1)
     explain(method, IMAGES, objectives.logit(0))
     explain(method, IMAGES, CLASSES[::-1])
@@ -79,8 +80,8 @@ def test_targets_and_numbers_compile_once(method):
     )
     if method in NUMBERS:
         explain(method, **NUMBERS[method])
-    # Another number of samples may fill other lanes.
-    assert stream.accumulate._cache_size() <= size + (method in NUMBERS)
+    # Another number of samples may be cut into other blocks.
+    assert programs.advance._cache_size() <= size + (method in NUMBERS)
 
 
 @pytest.mark.parametrize("method", RANDOM)
@@ -99,10 +100,53 @@ def test_an_objective_for_each_image(method):
     assert both.labels[0].startswith("c1 − 2 ×")
 
 
-def test_pieces_of_samples_add_up(monkeypatch):
-    whole = explain("smoothgrad", samples=40).maps
-    monkeypatch.setattr(stream, "_PIECE", 1)
-    np.testing.assert_array_equal(explain("smoothgrad", samples=40).maps, whole)
+LONG = [method for method in METHODS if method in NUMBERS]
+
+
+@pytest.mark.parametrize("method", LONG)
+def test_a_callback_sees_the_samples_add_up_and_may_end_them(method):
+    seen = []
+    whole = explain(method, callback=lambda step, maps, scores: seen.append((step, maps, scores)))
+    steps = [step for step, _, _ in seen]
+    assert steps == sorted(set(steps))
+    np.testing.assert_array_equal(seen[-1][1], whole.maps)
+    np.testing.assert_array_equal(seen[-1][2], whole.scores)
+    np.testing.assert_array_equal(explain(method).maps, whole.maps)
+    first = explain(method, callback=lambda step, maps, scores: True)
+    np.testing.assert_array_equal(first.maps, seen[0][1])
+
+
+@pytest.mark.parametrize("method", LONG)
+def test_interrupted_work_goes_on(method, interrupt, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "samples_for", lambda pixels, samples: 2)
+    whole, folder = explain(method), tmp_path / "state"
+    label = "smoothgrad" if method == "vargrad" else method
+    interrupt(2, label, lambda: explain(method, checkpoint=folder))
+    assert (folder / "flight.npz").exists()
+    with pytest.raises(ValueError, match="checkpoint: .* other arguments"):
+        explain(method, IMAGES[:4], CLASSES[:4], checkpoint=folder)
+    np.testing.assert_array_equal(explain(method, checkpoint=folder).maps, whole.maps)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "vargrad", "rise", "integrated_gradients"])
+def test_more_samples_compile_nothing_new(method):
+    name = "steps" if method == "integrated_gradients" else "samples"
+    explain(method, **{name: 48})
+    size = programs.advance._cache_size()
+    explain(method, **{name: 64})
+    assert programs.advance._cache_size() == size
+
+
+def test_baselines_are_named_alike():
+    one = IMAGES[:1]
+    level = np.broadcast_to(one[0].mean((0, 1)), one.shape[1:])
+    for method in ("integrated_gradients", "occlusion", "rise"):
+        expected = explain(method, images=one, target=0, baseline=level)
+        found = explain(method, images=one, target=0, baseline="mean")
+        np.testing.assert_array_equal(found.maps, expected.maps)
+        blurred = explain(method, images=one, target=0, baseline="blur").maps
+        assert np.abs(blurred - expected.maps).max() > 1e-4
 
 
 REFUSED = {
@@ -124,15 +168,15 @@ OPTIONS = [
     ("integrated_gradients", {"rule": "mid"}, ValueError, "rule: unknown 'mid'; did you mean"),
     ("integrated_gradients", {"baseline": 2}, ValueError, r"baseline: a number in \[0, 1\]"),
     ("integrated_gradients", {"baseline": np.zeros((5, 5, 3))}, ValueError, "baseline: a number"),
-    ("integrated_gradients", {"baseline": np.zeros((2, 1, 6, 8, 3))}, ValueError, "baseline: sets"),
-    ("integrated_gradients", {"path": "line"}, TypeError, "path: a pytree"),
     ("smoothgrad", {"samples": 0}, ValueError, "samples: at least 1"),
     ("smoothgrad", {"noise": -1}, ValueError, "noise: a number"),
     ("vargrad", {"key": 0.5}, TypeError, "key: an int seed"),
     ("occlusion", {"window": 7}, ValueError, r"window: at most 6 \(the image\)"),
     ("occlusion", {"stride": 4}, ValueError, r"stride: at most 3 \(the window\)"),
-    ("occlusion", {"window": "3"}, TypeError, "window: a number or a pair"),
-    ("occlusion", {"baseline": np.zeros((2, 6, 8, 3))}, ValueError, "baseline: a number or an"),
+    ("occlusion", {"window": "3"}, ValueError, r"window: \(height, width\)"),
+    ("occlusion", {"baseline": np.zeros((2, 6, 8, 3))}, ValueError, "baseline: one for an image"),
+    ("rise", {"baseline": "blurr"}, ValueError, "baseline: unknown 'blurr'; did you mean 'blur'"),
+    ("rise", {"callback": 3}, TypeError, "callback: a function"),
     ("rise", {"keep": 0}, ValueError, "keep: a number above 0"),
     ("rise", {"grid": 9}, ValueError, "grid: at most 6"),
     ("rise", {"samples": 2.0}, TypeError, "samples: an int"),
@@ -143,14 +187,14 @@ OPTIONS = [
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_before_anything_runs(method, name, monkeypatch):
     changes, error, message = REFUSED[name]
-    monkeypatch.setattr(stream, "accumulate", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(queue, "stream", lambda *a, **k: pytest.fail("it ran"))
     with pytest.raises(error, match=message):
         explain(method, **changes)
 
 
 @pytest.mark.parametrize(("method", "options", "error", "message"), OPTIONS)
 def test_options_refused_before_anything_runs(method, options, error, message, monkeypatch):
-    monkeypatch.setattr(stream, "accumulate", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(queue, "stream", lambda *a, **k: pytest.fail("it ran"))
     with pytest.raises(error, match=message):
         explain(method, **options)
 
@@ -166,14 +210,15 @@ def test_a_result_is_shown_and_saved(method, tmp_path):
     result = explain(method)
     assert result.show().size[0] > 90
     result.save(tmp_path)
-    card = json.loads((tmp_path / "attribution.json").read_text())
+    card = json.loads((tmp_path / "card.json").read_text())
     assert card["method"] == method
     assert card["labels"][:2] == ["c0", "c1"]
     assert card["config"]["versions"]["rvis"]
     assert (card["gap"] is None) is (method == "grad_cam")
-    np.testing.assert_array_equal(np.load(tmp_path / "maps.npy"), result.maps)
-    assert (tmp_path / "raw.npy").exists() is (method == "grad_cam")
-    assert PIL.Image.open(tmp_path / card["images"][0]).width >= 96
+    with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["maps"], result.maps)
+        assert ("raw" in arrays) is (method == "grad_cam")
+    assert PIL.Image.open(tmp_path / card["images"][0]).size == result.maps.shape[2:0:-1]
 
 
 def test_heatmaps_reduce_channels():
@@ -183,15 +228,3 @@ def test_heatmaps_reduce_channels():
     assert explain("grad_cam").heatmaps("max").shape == (7, 6, 8)
     with pytest.raises(ValueError, match="reduce: unknown 'mean'"):
         result.heatmaps("mean")
-
-
-@pytest.mark.parametrize(
-    ("shape", "samples"), [((32, 32, 3), 50), ((28, 28, 1), 1), ((224, 224, 3), 4000)]
-)
-def test_lanes_waste_little_and_do_not_depend_on_the_batch(shape, samples):
-    if jax.default_backend() != "cpu":
-        pytest.skip("on an accelerator lanes follow the batch")
-    across, deep = stream.lanes_for(shape, samples, 1)
-    assert (across, deep) == stream.lanes_for(shape, samples, 100)
-    assert -(-samples // deep) * deep <= 1.125 * samples
-    assert across * deep <= 16

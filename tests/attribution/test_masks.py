@@ -39,7 +39,7 @@ def test_occlusion_is_the_mean_fall_over_a_places_windows(window, stride, baseli
 
 
 def test_masks_keep_their_share_and_move():
-    sampler = RandomMasks(jnp.float32(0.3), jnp.zeros(SHAPE), 3)
+    sampler = RandomMasks(jnp.float32(0.3), 3)
     keys = jax.random.split(jax.random.key(0), 2000)
     masks = np.asarray(jax.vmap(lambda key: sampler.mask(key, SHAPE))(keys))
     assert masks.min() >= 0
@@ -48,12 +48,21 @@ def test_masks_keep_their_share_and_move():
     assert len(np.unique(np.argmax(masks.reshape(2000, -1), 1))) > 20
 
 
+def test_masks_are_enlarged_bilinearly():
+    keys = jax.random.split(jax.random.key(0), 50)
+    sampler = RandomMasks(jnp.float32(0.5), 2)
+    masks = np.asarray(jax.vmap(lambda key: sampler.mask(key, (16, 16)))(keys))
+    # From cell to cell over twelve pixels, not at once.
+    assert np.abs(np.diff(masks, axis=1)).max() == pytest.approx(1 / 12)
+    assert np.abs(np.diff(masks, 2, axis=1)).max() <= 1 / 12 + 1e-6
+
+
 def test_rise_finds_the_only_places_that_count():
     weights = np.zeros((*SHAPE, 1), np.float32)
     weights[1:3, 5:8] = 1
     model = toys.linear(weights.reshape(-1, 1), SHAPE)
     options = {"samples": 600, "grid": 4, **QUIET}
-    maps = attribution.rise(model, np.ones(SHAPE, np.float32), 0, **options).maps[0]
+    maps = attribution.rise(model, np.ones(SHAPE, np.float32), 0, **options).maps
     peak = np.unravel_index(maps.argmax(), maps.shape)
     assert peak in [(y, x) for y in (1, 2) for x in (5, 6, 7)]
     assert maps.mean() == pytest.approx(0, abs=1e-4)
@@ -62,7 +71,7 @@ def test_rise_finds_the_only_places_that_count():
 def test_rise_is_the_conditional_mean_over_its_masks():
     samples, key = 37, jax.random.key(4)
     maps = attribution.rise(LINEAR, IMAGES, 2, samples=samples, grid=3, key=key, **QUIET).maps
-    sampler = RandomMasks(jnp.float32(0.5), jnp.zeros(SHAPE), 3)
+    sampler = RandomMasks(jnp.float32(0.5), 3)
     masks = np.stack(
         [np.asarray(sampler.mask(jax.random.fold_in(key, i), SHAPE)) for i in range(samples)]
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import flax.struct
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import rvis
-from rvis import objectives
-from rvis.attribution import coalitions
-from rvis.attribution.shapley import shapley, shapley_sampling
+from rvis import objectives, struct
+from rvis.analysis.questions import baselines
+from rvis.attribution import coalitions, shapley, shapley_sampling
+from rvis.engine import programs, queue
 from tests import toys
 
 QUIET = {"progress": False}
@@ -25,24 +27,22 @@ def lecture(s):
     return jnp.where(s.all(-1), 2.5, s.sum(-1))
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Table:
     """Any game, as the values of its coalitions."""
 
     values: jax.Array
-    kind: str = flax.struct.field(pytree_node=False, default="Table")
 
     def __call__(self, s):
         return self.values[(s << jnp.arange(s.shape[1])).sum(1)]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Pairwise:
     """Σ aᵢ + Σ bᵢⱼ over the members."""
 
     single: jax.Array
     pair: jax.Array
-    kind: str = flax.struct.field(pytree_node=False, default="Pairwise")
 
     def __call__(self, s):
         s = s.astype(jnp.float32)
@@ -86,7 +86,7 @@ def test_exact_values_are_the_mean_over_all_orders(players):
 def test_sampled_values_agree_with_exact_ones_within_their_errors(seed):
     game = table(6, seed)
     exact = shapley(game, players=6, **QUIET)
-    found = shapley_sampling(game, players=6, walks=2000, key=seed, **QUIET)
+    found = shapley_sampling(game, players=6, permutations=2000, key=seed, **QUIET)
     z = (found.values - exact.values) / found.errors
     assert np.abs(z).max() < 4.5
     assert np.sqrt(np.square(z).mean()) > 0.1
@@ -125,23 +125,26 @@ def test_values_are_linear_in_the_game(solve):
     np.testing.assert_allclose(sum_, 3 * first - second, atol=1e-5)
 
 
-def test_a_walk_and_its_reverse_are_exact_for_pairwise_games():
+def test_a_permutation_and_its_reverse_are_exact_for_pairwise_games():
     rng = np.random.default_rng(0)
     single, pair = rng.standard_normal(12), rng.standard_normal((12, 12))
     game = Pairwise(jnp.asarray(single, jnp.float32), jnp.asarray(pair, jnp.float32))
     upper = np.triu(pair, 1)
     expected = single + (upper.sum(0) + upper.sum(1)) / 2
-    found = shapley_sampling(game, players=12, walks=2, **QUIET)
+    found = shapley_sampling(game, players=12, permutations=2, **QUIET)
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
     assert np.isnan(found.errors).all()
 
 
-def test_the_error_falls_as_the_root_of_the_walks():
+def test_the_error_falls_as_the_root_of_the_permutations():
     game = table(8)
     exact = shapley(game, players=8, **QUIET).values
     wrong, told = [], []
-    for walks in (64, 1024):
-        runs = [shapley_sampling(game, players=8, walks=walks, key=k, **QUIET) for k in range(8)]
+    for permutations in (64, 1024):
+        runs = [
+            shapley_sampling(game, players=8, permutations=permutations, key=k, **QUIET)
+            for k in range(8)
+        ]
         wrong.append(np.sqrt(np.mean([np.square(run.values - exact) for run in runs])))
         told.append(np.sqrt(np.mean([np.square(run.errors) for run in runs])))
     assert told[0] / told[1] == pytest.approx(4, rel=0.15)
@@ -150,11 +153,12 @@ def test_the_error_falls_as_the_root_of_the_walks():
 
 
 def test_games_that_differ_in_numbers_share_a_program():
-    coalitions._evaluate.clear_cache()
+    programs.advance.clear_cache()
     for seed in range(3):
         shapley(table(5, seed), players=5, **QUIET)
-        shapley_sampling(table(5, seed), players=5, walks=2 + 2 * seed, key=seed, **QUIET)
-    assert coalitions._evaluate._cache_size() == 1
+        shapley_sampling(table(5, seed), players=5, permutations=34 + 2 * seed, key=seed, **QUIET)
+    # All coalitions, both ends, and pairs of permutations.
+    assert programs.advance._cache_size() == 3
 
 
 def test_a_game_sees_the_context_of_its_caller():
@@ -173,18 +177,18 @@ def test_a_game_sees_the_context_of_its_caller():
 
 
 @pytest.mark.parametrize("solve", BOTH)
-@pytest.mark.parametrize("baseline", ["zero", "mean", "blur", "image", "batch"])
+@pytest.mark.parametrize("baseline", [0.25, "mean", "blur", "image", "batch"])
 def test_linear_models_have_closed_forms(solve, baseline):
     batch = np.random.default_rng(3).random((5, 4, 4, 3)).astype(np.float32)
     given = {"image": batch[0], "batch": batch}.get(baseline, baseline)
-    walks = {} if solve is shapley else {"walks": 4000 if baseline == "batch" else 4}
-    found = solve(LINEAR, IMAGES[:1], 1, players=2, baseline=given, **walks, **QUIET)
+    permutations = {} if solve is shapley else {"permutations": 4000 if baseline == "batch" else 4}
+    found = solve(LINEAR, IMAGES[:1], 1, players=2, baseline=given, **permutations, **QUIET)
     if baseline == "blur":
-        absent = np.asarray(coalitions._blurred(IMAGES[:1]))[0]
+        absent = baselines("blur", IMAGES[:1])[0, 0]
         assert absent.std() < 0.8 * IMAGES[0].std()
     else:
         absent = {
-            "zero": np.zeros((4, 4, 3)),
+            0.25: np.full((4, 4, 3), 0.25),
             "mean": IMAGES[0].mean((0, 1)),
             "image": batch[0],
             "batch": batch.mean(0),
@@ -201,18 +205,18 @@ def test_linear_models_have_closed_forms(solve, baseline):
 def test_segments_may_have_any_shape_and_numbers():
     segments = np.full((4, 4), 70)
     segments[1:3, 1:3] = -2
-    found = shapley(LINEAR, IMAGES[0], 0, players=segments, baseline="zero", **QUIET)
+    found = shapley(LINEAR, IMAGES[0], 0, players=segments, baseline=0.0, **QUIET)
     change = IMAGES[0] * WEIGHTS[:, 0].reshape(4, 4, 3)
     inner = change[1:3, 1:3].sum()
-    np.testing.assert_allclose(found.values, [[inner, change.sum() - inner]], rtol=1e-4)
-    np.testing.assert_allclose(found.maps[0, 1:3, 1:3], inner / 4, rtol=1e-4)
+    np.testing.assert_allclose(found.values, [inner, change.sum() - inner], rtol=1e-4)
+    np.testing.assert_allclose(found.maps[1:3, 1:3], inner / 4, rtol=1e-4)
 
 
 def test_patches_at_the_edge_are_cut():
-    found = shapley(LINEAR, IMAGES[0], 0, players=3, baseline="zero", **QUIET)
+    found = shapley(LINEAR, IMAGES[0], 0, players=3, baseline=0.0, **QUIET)
     change = (IMAGES[0] * WEIGHTS[:, 0].reshape(4, 4, 3)).sum(-1)
     expected = [change[:3, :3].sum(), change[:3, 3].sum(), change[3, :3].sum(), change[3, 3]]
-    np.testing.assert_allclose(found.values[0], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("solve", BOTH)
@@ -221,8 +225,8 @@ def test_an_image_has_the_same_bits_alone_in_a_batch_and_in_any_chunk(solve):
     whole = solve(model, IMAGES, [0, 1, 1], players=2, **QUIET)
     for i, label in enumerate([0, 1, 1]):
         alone = solve(model, IMAGES[i], label, players=2, chunk=1, **QUIET)
-        np.testing.assert_array_equal(alone.values[0], whole.values[i])
-        np.testing.assert_array_equal(alone.errors[0], whole.errors[i])
+        np.testing.assert_array_equal(alone.values, whole.values[i])
+        np.testing.assert_array_equal(alone.errors, whole.errors[i])
 
 
 @pytest.mark.parametrize("solve", BOTH)
@@ -230,7 +234,7 @@ def test_cores_change_no_value(monkeypatch, solve):
     model = toys.pointwise(size=(4, 4))
     found = []
     for cores in (1, 2, 3):
-        monkeypatch.setattr("rvis.compilation.cores", lambda cores=cores: cores)
+        monkeypatch.setattr("rvis.kernels.threads.cores", lambda cores=cores: cores)
         found.append(solve(model, IMAGES, [0, 1, 1], players=2, chunk=16, **QUIET).values)
     for values in found[1:]:
         np.testing.assert_array_equal(values, found[0])
@@ -239,7 +243,7 @@ def test_cores_change_no_value(monkeypatch, solve):
 def test_the_class_loss_is_a_target():
     model = toys.pointwise(size=(4, 4))
     loss = -objectives.probability([0, 1, 1])
-    found = shapley(model, IMAGES, loss, players=2, baseline="zero", **QUIET)
+    found = shapley(model, IMAGES, loss, players=2, baseline=0.0, **QUIET)
     logits = model(np.concatenate([IMAGES, np.zeros_like(IMAGES)])).reshape(2, 3, 2)
     terms = -jax.nn.log_softmax(logits)[:, jnp.arange(3), jnp.array([0, 1, 1])]
     np.testing.assert_allclose(found.values.sum(1), terms[0] - terms[1], atol=1e-5)
@@ -249,7 +253,7 @@ def test_the_class_loss_is_a_target():
 def test_any_layer_is_a_target():
     model = toys.pointwise(size=(4, 4))
     target = objectives.channel("relu", 2)
-    found = shapley(model, IMAGES, target, players=2, baseline="zero", **QUIET)
+    found = shapley(model, IMAGES, target, players=2, baseline=0.0, **QUIET)
     record = rvis.record(model, IMAGES, "relu")["relu"][..., 2].mean((1, 2))
     np.testing.assert_allclose(found.scores, record, rtol=1e-5)
 
@@ -258,55 +262,110 @@ def test_a_tolerance_ends_each_image_by_itself():
     model = toys.pointwise(size=(4, 4), bias=-0.5)
     images = np.stack([np.zeros((4, 4, 3), np.float32), IMAGES[0], 0.2 * IMAGES[1]])
     target = objectives.probability(0)  # not additive over places
-    options = {"players": 1, "baseline": IMAGES, "walks": 4096, **QUIET}
-    first = shapley_sampling(model, images, target, **{**options, "walks": 16}).errors.max(1)
-    limit = float(np.median(first))
-    found = shapley_sampling(model, images, target, tolerance=limit, **options)
-    assert (found.errors <= limit).all()
-    assert found.walks[first <= limit].tolist() == [16, 16]
-    assert found.walks.max() > 16
-    assert (found.walks % 16 == 0).all()
+    options = {"players": 1, "baseline": IMAGES, "permutations": 4096, **QUIET}
+    first = shapley_sampling(model, images, target, **{**options, "permutations": 32})
+    limit = float(np.median(first.errors.max(1)))
+    found = shapley_sampling(model, images, target, tolerance=1.001 * limit, **options)
+    assert (found.errors <= 1.01 * limit).all()
+    assert found.permutations.min() == 32
+    assert found.permutations.max() > 32
+    assert (found.permutations % 16 == 0).all()
     for i in range(3):
-        alone = shapley_sampling(model, images[i], target, tolerance=limit, chunk=7, **options)
-        assert alone.walks[0] == found.walks[i]
-        np.testing.assert_array_equal(alone.values[0], found.values[i])
+        alone = shapley_sampling(model, images[i], target, tolerance=1.001 * limit, **options)
+        assert alone.permutations == found.permutations[i]
+        np.testing.assert_array_equal(alone.values, found.values[i])
+
+
+def any_present(s):
+    """Each of 64 players is worth 1/64, by being the first of all in one permutation of 64."""
+    return s.any(-1).astype(jnp.float32)
+
+
+@pytest.mark.parametrize("stop", [{"tolerance": 0.1}, {"permutations": 128}], ids=str)
+def test_intervals_hold_what_is_seldom_seen(stop):
+    inside = []
+    for key in range(20):
+        found = shapley_sampling(any_present, players=64, key=key, **stop, **QUIET)
+        low, high = found.intervals()
+        inside.append((low <= 1 / 64) & (high >= 1 / 64))
+        assert (found.errors > 0).all()
+        assert found.permutations >= 32
+    assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.parametrize("permutations", [8, 32])
+def test_intervals_hold_the_values_of_random_games(permutations):
+    inside = []
+    for seed in range(25):
+        game = table(6, seed)
+        exact = shapley(game, players=6, **QUIET).values
+        found = shapley_sampling(game, players=6, permutations=permutations, key=seed, **QUIET)
+        low, high = found.intervals()
+        inside.append((low <= exact) & (high >= exact))
+    assert 0.9 <= np.mean(inside)
+    wide = np.ptp(found.intervals(0.99), axis=0) / np.ptp(found.intervals(0.8), axis=0)
+    assert (wide > 1.9).all()
+
+
+def test_intervals_of_exact_values_are_points():
+    found = shapley(table(3), players=3, **QUIET)
+    np.testing.assert_array_equal(found.intervals(), [found.values, found.values])
+    with pytest.raises(ValueError, match="level"):
+        found.intervals(1.0)
+
+
+def test_errors_are_those_of_many_pairs():
+    """Where all players' variances differ and pairs are many, nothing is mixed."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([0.1, 1.0, 10.0])
+    shares = sizes * rng.standard_normal((4000, 3))
+    away = shares - shares[0]
+    sums = [(away**power).sum(0) for power in (1, 2, 3, 4)]
+    found = coalitions.standard_errors(np, 4000, sums)
+    np.testing.assert_allclose(found[1:], shares.std(0, ddof=1)[1:] / 4000**0.5, rtol=0.02)
+    mixed = coalitions.standard_errors(jnp, jnp.float32(4000), jnp.asarray(np.stack(sums)))
+    np.testing.assert_allclose(mixed, found, rtol=2e-3)
+
+
+def test_a_callback_sees_the_values_and_may_end_them():
+    game, seen = table(5), []
+
+    def watch(step, values, full):
+        seen.append((step, values, full))
+        return step == 12
+
+    found = shapley_sampling(game, players=5, callback=watch, **QUIET)
+    assert [step for step, _, _ in seen] == [2, 4, 6, 8, 10, 12]
+    assert found.permutations == 12
+    np.testing.assert_array_equal(seen[-1][1], found.values)
+    assert seen[-1][2] == float(game.values[-1])
+    same = shapley_sampling(game, players=5, permutations=12, **QUIET)
+    np.testing.assert_array_equal(same.values, found.values)
 
 
 def test_calls_count_the_images_asked_about():
-    found = shapley_sampling(LINEAR, IMAGES, 0, players=2, walks=6, **QUIET)
+    found = shapley_sampling(LINEAR, IMAGES, 0, players=2, permutations=6, **QUIET)
     assert found.calls.tolist() == [2 + 6 * 3] * 3
-    drawn = shapley_sampling(LINEAR, IMAGES, 0, players=2, walks=6, baseline=IMAGES, **QUIET)
+    drawn = shapley_sampling(LINEAR, IMAGES, 0, players=2, permutations=6, baseline=IMAGES, **QUIET)
     assert drawn.calls.tolist() == [1 + 6 * 3 + 3] * 3
 
 
-@pytest.mark.parametrize("solve", BOTH)
-def test_interrupted_work_goes_on(solve, tmp_path, monkeypatch):
-    file = tmp_path / "state.npz"
-    options = {"players": 2, "baseline": IMAGES, "chunk": 16, **QUIET}
-    options |= {} if solve is shapley else {"walks": 32, "key": 5}
+@pytest.mark.parametrize("solve", [*BOTH, partial(shapley_sampling, tolerance=1e-9)])
+def test_interrupted_work_goes_on(solve, interrupt, tmp_path):
+    folder = tmp_path / "state"
+    options = {"players": 2, "baseline": IMAGES, **QUIET}
+    options |= {} if solve is shapley else {"permutations": 32, "key": 5}
     expected = solve(LINEAR, IMAGES, 0, **options)
-    evaluate, calls = coalitions._evaluate, []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(coalitions, "_evaluate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        solve(LINEAR, IMAGES, 0, checkpoint=file, **options)
-    assert file.exists()
-    other = {**options, "baseline": IMAGES[:2]}
+    # The ends are a turn of their own.
+    after = 0 if solve is shapley else 5
+    interrupt(after, "Shapley", lambda: solve(LINEAR, IMAGES, 0, checkpoint=folder, **options))
+    assert (folder / "flight.npz").exists()
     with pytest.raises(ValueError, match="checkpoint"):
-        solve(LINEAR, IMAGES, 0, checkpoint=file, **other)
-    before = len(calls)
-    found = solve(LINEAR, IMAGES, 0, checkpoint=file, **options)
+        solve(LINEAR, IMAGES, 0, checkpoint=folder, **{**options, "baseline": IMAGES[:2]})
+    found = solve(LINEAR, IMAGES, 0, checkpoint=folder, **options)
     np.testing.assert_array_equal(found.values, expected.values)
     np.testing.assert_array_equal(found.errors, expected.errors)
-    assert not file.exists()
-    whole = -(-int(expected.calls.sum()) // 16)
-    assert len(calls) - before < whole
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +386,8 @@ def test_interrupted_work_goes_on(solve, tmp_path, monkeypatch):
         ({"images": IMAGES + 2}, ValueError, "images"),
     ],
 )
-def test_bad_arguments_are_named(options, error, match):
+def test_bad_arguments_are_named(options, error, match, monkeypatch):
+    monkeypatch.setattr(queue, "stream", lambda *a, **k: pytest.fail("it ran"))
     options = {"model": LINEAR, "target": 0, "players": 2, **options}
     model = options.pop("model")
     images = options.pop("images", np.zeros((3, *model.input_shape), np.float32))
@@ -338,8 +398,8 @@ def test_bad_arguments_are_named(options, error, match):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"walks": 3}, ValueError, "walks"),
-        ({"walks": 0}, ValueError, "walks"),
+        ({"permutations": 3}, ValueError, "permutations"),
+        ({"permutations": 0}, ValueError, "permutations"),
         ({"tolerance": 0.0}, ValueError, "tolerance"),
         ({"key": "a"}, TypeError, "key"),
         ({"players": 2.5}, TypeError, "players"),
@@ -348,7 +408,8 @@ def test_bad_arguments_are_named(options, error, match):
         ({"images": IMAGES}, TypeError, "model"),
     ],
 )
-def test_bad_games_are_named(options, error, match):
+def test_bad_games_are_named(options, error, match, monkeypatch):
+    monkeypatch.setattr(queue, "stream", lambda *a, **k: pytest.fail("it ran"))
     options = {"model": lecture, "players": 2, **options}
     with pytest.raises(error, match=match):
         shapley_sampling(options.pop("model"), **options, **QUIET)
@@ -357,17 +418,3 @@ def test_bad_games_are_named(options, error, match):
 def test_a_value_that_is_not_finite_is_refused():
     with pytest.raises(FloatingPointError, match="target"):
         shapley(lambda s: jnp.where(s.all(-1), jnp.nan, 0.0), players=2, **QUIET)
-
-
-def test_a_run_interrupted_when_all_was_walked_has_only_to_end(tmp_path, monkeypatch):
-    file, options = tmp_path / "state.npz", {"players": 2, "walks": 8, "chunk": 16, **QUIET}
-    ticks = iter(range(0, 10**6, 100))
-    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
-    with monkeypatch.context() as still:
-        still.setattr("pathlib.Path.unlink", lambda *a, **k: None)
-        expected = shapley_sampling(LINEAR, IMAGES, 0, checkpoint=file, **options)
-    assert file.exists()
-    found = shapley_sampling(LINEAR, IMAGES, 0, checkpoint=file, **options)
-    np.testing.assert_array_equal(found.values, expected.values)
-    np.testing.assert_array_equal(found.gap, expected.gap)
-    assert not file.exists()

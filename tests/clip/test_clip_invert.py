@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from rvis import clip, core
+from rvis import clip, engine
 from rvis.clip.invert import _stages
+from rvis.engine import programs
 from rvis.optimizers import adam
+from tests.interrupts import interrupted
 
 TINY = clip.Config(
     image_size=12, patch=4, width=8, layers=1, heads=2, text_width=8, text_layers=1, text_heads=2,
@@ -53,9 +55,32 @@ def test_a_picture_grows_through_sizes():
     found = clip.invert(ONE, TEXTS[0], **{**QUICK, "sizes": (6, 12), "steps": 8})
     assert found.config["sizes"] == [6, 12] and found.images.shape == (12, 12, 3)
     assert found.scores.shape == (8,)
-    assert _stages(None, 12, False, 340) == [(4, 90), (8, 90), (12, 160)]
-    assert _stages((4, 8, 12), 12, True, 340) == [(4, 90), (8, 90), (12, 160)]
-    assert _stages(None, 12, True, 7) == [(12, 7)]
+    assert _stages(None, [ONE], False, 340) == [(4, 90), (8, 90), (12, 160)]
+    assert _stages((4, 8, 12), [ONE], True, 340) == [(4, 90), (8, 90), (12, 160)]
+    assert _stages(None, [ONE], True, 7) == [(12, 7)]
+
+
+def test_an_interrupted_inversion_goes_on_and_a_callback_ends_one(tmp_path, monkeypatch):
+    options = {**QUICK, "sizes": (6, 12), "steps": 8}
+    whole = clip.invert(ONE, TEXTS[:2], **options)
+    state = tmp_path / "state"
+    with interrupted(monkeypatch, 2), pytest.raises(KeyboardInterrupt):
+        clip.invert(ONE, TEXTS[:2], checkpoint=state, **options)
+    with pytest.raises(ValueError, match="checkpoint: .* other arguments"):
+        clip.invert(ONE, TEXTS[1:], checkpoint=state, **options)
+    again = clip.invert(ONE, TEXTS[:2], checkpoint=state, **options)
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    assert not state.exists()
+    seen = []
+
+    def watch(step, pictures, scores):
+        seen.append((step, pictures.shape, scores.shape))
+        return step == 1
+
+    found = clip.invert(ONE, TEXTS[:2], callback=watch, **options)
+    assert seen == [(1, (2, 6, 6, 3), (2, 1))]
+    assert found.images.shape == (2, 12, 12, 3) and found.scores.shape == (2, 1)
 
 
 def test_samples_differ_and_the_first_is_the_only_one(three):
@@ -68,10 +93,10 @@ def test_samples_differ_and_the_first_is_the_only_one(three):
 
 
 def test_other_texts_weights_and_towers_of_a_kind_trace_nothing_anew(three):
-    before = core.run._cache_size()
+    before = programs.advance._cache_size()
     clip.invert(ONE, ["blue", "a circle"], tv=0.1, key=3, **QUICK)
     clip.invert(clip.untrained(TINY, words=WORDS, key=2), "square", **QUICK)
-    assert core.run._cache_size() == before
+    assert programs.advance._cache_size() == before
 
 
 def test_a_negative_text_is_kept_away_from(three):
@@ -154,7 +179,10 @@ def test_augmented_copies():
         ({"steps": 0}, ValueError, "steps"),
         ({"copies": 0}, ValueError, "copies"),
         ({"sizes": ()}, ValueError, "sizes"),
-        ({"sizes": 1}, ValueError, "sizes"),
+        ({"sizes": 1}, ValueError, "sizes: sides of 4 .* to 12"),
+        ({"sizes": [3, 12]}, ValueError, "sizes: sides of 4 .* given 3"),
+        ({"sizes": [99]}, ValueError, "sizes: sides of 4 .* given 99"),
+        ({"callback": 1}, TypeError, "callback"),
         ({"sizes": 2.5}, TypeError, "sizes"),
         ({"image": "cppn"}, ValueError, "sizes: one size .*cppn"),
         ({"image": "rgba"}, ValueError, "image"),
@@ -167,7 +195,8 @@ def test_augmented_copies():
         ({"chunk": 0}, ValueError, "chunk"),
     ],
 )
-def test_refusals_name_the_argument(arguments, error, says):
+def test_refusals_name_the_argument(arguments, error, says, monkeypatch):
+    monkeypatch.setattr(engine, "run", lambda *a, **k: pytest.fail("it ran"))
     given = {"clip": ONE, "texts": TEXTS[0], "progress": False} | arguments
     with pytest.raises(error, match=says):
         clip.invert(given.pop("clip"), given.pop("texts"), **given)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rvis import clip
-from rvis.models import convert
+from rvis.models.weights import convert
 from tests.golden import seeded
 
 PARITY = pathlib.Path(__file__).parents[3] / "shared" / "parity"

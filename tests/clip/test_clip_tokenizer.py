@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
+import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -53,6 +57,8 @@ def test_every_form_of_file_gives_the_same(ours, tmp_path):
     assert again.vocabulary["!"] == 0 and again.vocabulary["!</w>"] == 256
     assert again.vocabulary["".join(MERGES[0])] == 512
     assert again.numbers("A cat") == again.numbers("a  CAT ")
+    assert again.clean == "openai" and ours.clean == "basic"
+    assert clip.read_byte_pairs(packed, clean="basic").clean == "basic"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,36 @@ def test_what_is_no_vocabulary_is_refused(name, content, tmp_path):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="path: a CLIP vocabulary"):
         clip.read_byte_pairs(tmp_path / name)
+
+
+def test_both_cleanings_by_name(ours, monkeypatch):
+    openai = clip.byte_pairs(VOCABULARY, MERGES, clean="openai")
+    assert openai != ours and openai.vocabulary == ours.vocabulary
+    text = " A  &amp;amp;\tB &lt;b&gt; cafe\u0301"
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    assert openai.numbers(text) == ours.numbers("a & b <b> café")
+    assert ours.numbers(text) == ours.numbers("a &amp;amp; b &lt;b&gt; café")
+    # OpenAI lowers whole texts, so that a sigma at a word's end has its own letter.
+    assert openai.numbers("ΑΣ") == ours.numbers("ας") != ours.numbers("ΑΣ")
+    mended = types.SimpleNamespace(fix_text=lambda text: text.replace("Ã©", "é"))
+    monkeypatch.setitem(sys.modules, "ftfy", mended)
+    assert openai.numbers("cafÃ©") == ours.numbers("café")
+
+
+def test_a_tokenizer_survives_a_copy_and_a_pickle(ours):
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert again == ours and hash(again) == hash(ours)
+        assert again.numbers("a cat") == ours.numbers("a cat")
+
+
+def test_without_tokenizers_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r'needs tokenizers: pip install "rvis\[clip\]"'):
+        clip.byte_pairs(VOCABULARY, MERGES)
+    (tmp_path / "bpe.txt").write_text("a b</w>\n")
+    with pytest.raises(ImportError, match=r"rvis\[clip\]"):
+        clip.read_byte_pairs(tmp_path / "bpe.txt")
+    assert clip.Words(("a", "red"), 4)("a red").shape == (1, 4)
 
 
 def test_words():
@@ -94,6 +130,8 @@ def test_words():
         (lambda: clip.byte_pairs({"a": 0}, [], context=2), ValueError, "context"),
         (lambda: clip.byte_pairs({"a": 9, tokenizer.END: 1}, []), ValueError, "vocabulary"),
         (lambda: clip.byte_pairs({"a": 0, "b": 0}, []), ValueError, "vocabulary"),
+        (lambda: clip.byte_pairs({"a": 0}, [("a", "b")]), ValueError, "vocabulary: .*merges"),
+        (lambda: clip.byte_pairs({"a": 0}, [], clean="opnai"), ValueError, "clean: .*'openai'"),
     ],
 )
 def test_refusals_name_the_argument(call, error, says):

@@ -156,14 +156,15 @@ def texts() -> list[str]:
 
 
 def learned(lines: list[str]) -> list[tuple[str, str]]:
-    """Merges learned from the lines' words (Sennrich et al. 2015, algorithm 1)."""
-    from rvis.clip.tokenizer import _letters, clean, pieces
+    """The merges that byte-pair encoding learns from the words of the texts."""
+    from rvis import clip
 
+    encoder = clip.byte_pairs(vocabulary([]), []).encoder
     words: collections.Counter[tuple[str, ...]] = collections.Counter()
     for line in lines:
-        for piece in pieces(clean(line)):
-            letters = [_letters()[byte] for byte in piece.encode()]
-            words[(*letters[:-1], letters[-1] + "</w>")] += 1
+        plain = encoder.normalizer.normalize_str(line)
+        for piece, _ in encoder.pre_tokenizer.pre_tokenize_str(plain):
+            words[(*piece[:-1], piece[-1] + "</w>")] += 1
     merges = []
     for _ in range(MERGES):
         seen: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -186,9 +187,11 @@ def learned(lines: list[str]) -> list[tuple[str, str]]:
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     """Every byte, every byte that ends a word, the merges, start and end."""
-    from rvis.clip.tokenizer import END, START, _letters
+    from tokenizers.pre_tokenizers import ByteLevel
 
-    letters = list(_letters().values())
+    from rvis.clip.tokenizer import END, START
+
+    letters = sorted(ByteLevel.alphabet())
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
     tokens += ["".join(pair) for pair in merges] + [START, END]
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}

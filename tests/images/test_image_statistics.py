@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,19 @@ def test_damaged_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.ones(3))
     with pytest.raises(ValueError, match="path: .*other.npz"):
         statistics.load(tmp_path / "other.npz")
+
+
+def test_statistics_whose_header_promises_too_much_are_refused(tmp_path):
+    path = tmp_path / "forged.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"shape": (10**6, 10**6), "fortran_order": False, "descr": "<f4"}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("root.npy", header.getvalue() + bytes(16))
+    with pytest.raises(ValueError, match=r"path: .*forged\.npz.* is smaller than its shape"):
+        statistics.load(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("root.npy", bytes(2**27))
+    with pytest.raises(ValueError, match=r"path: .*root\.npy in .*forged\.npz would unpack to"):
+        statistics.load(path)

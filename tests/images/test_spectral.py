@@ -77,43 +77,11 @@ def test_decay_divides_by_the_frequency(decay):
     np.testing.assert_allclose(logit(decaying) / logit(flat), 4**decay, rtol=1e-5)
 
 
-def test_without_a_decay_amplitudes_are_those_of_the_data():
-    data = own(1)
-    logits = []
-    for row, column in ((0, 2), (3, 1)):
-        image = decode(
-            Fourier((8, 8, 1), decay=None, statistics=data),
-            only((2, 8, 5, 1), 0, row, column, 0, value=0.1),
-        )
-        logits.append(logit(image[0, 0, 0]))
-    magnitude = data.magnitude(8, 8)[..., 0]
-    np.testing.assert_allclose(logits[0] / logits[1], magnitude[0, 2] / magnitude[3, 1], rtol=1e-4)
-
-
-def test_a_flat_table_is_a_decay_of_one():
-    flat = Statistics("flat", np.full(1, 0.5), np.eye(1), np.full((9, 9, 1), 0.3))
-    position = np.random.default_rng(0).standard_normal((2, 9, 4, 1), np.float32)
-    one, other = Fourier((9, 6, 1)), Fourier((9, 6, 1), decay=None, statistics=flat)
-    np.testing.assert_allclose(decode(one, position), decode(other, position), atol=1e-6)
-
-
 def test_black_and_white_are_encoded_at_the_clip():
     image = np.tile(np.float32([0, 1, 0.5]), (4, 4, 1))
     fourier = Fourier((4, 4, 3))
     back = decode(fourier, encode(fourier, image))
     np.testing.assert_allclose(back, np.clip(image, 1e-3, 1 - 1e-3), atol=1e-6)
-
-
-def test_frequencies_that_the_data_lack_are_left_out():
-    table = np.ones((5, 5, 1), np.float32)
-    table[4] = 0
-    data = Statistics("gap", np.array([0.5]), np.eye(1), table)
-    fourier = Fourier((8, 8, 1), decay=None, statistics=data)
-    stripes = np.full((8, 8, 1), 0.4, np.float32)
-    stripes[::2] = 0.6
-    position = encode(fourier, stripes)
-    assert np.isfinite(position).all()
-    np.testing.assert_allclose(decode(fourier, position), 0.5, atol=1e-6)
 
 
 def test_fourier_starts_with_its_sd():

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from rvis.models import convert, registry
+from rvis.models import registry
 from rvis.models.apply import LinenApply
-from rvis.models.mnist import MnistCNN
-from rvis.models.resnet import ResNet
+from rvis.models.families.mnist import MnistCNN
+from rvis.models.families.resnet import ResNet
+from rvis.models.weights import convert
 
 SMALL = MnistCNN(widths=(2, 3), dense=4)
 SHAPE = (28, 28, 1)

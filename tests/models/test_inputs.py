@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 import rvis
-from rvis import objectives, optimizers, regularizers
+from rvis import objectives, optimizers
 from rvis.models.apply import NnxApply
-from rvis.models.inputs import as_image, join_inputs, on_input, split_inputs
+from rvis.models.inputs import as_image, join_inputs, split_inputs
 
 RNG = np.random.default_rng(0)
 SHAPES = [(7, 1), (2, 3, 4, 2)]
@@ -108,26 +108,6 @@ def test_splitting_undoes_joining(model):
         np.testing.assert_allclose(found, given, atol=1e-6)
 
 
-def test_a_penalty_on_one_input_has_its_shape_and_range(model):
-    inputs = [RNG.uniform(low, high, (2, *s)) for s, (low, high) in PARTS]
-    images = as_image(model, inputs)
-    variation = regularizers.total_variation(0.5)
-    along = 0.5 * np.abs(np.diff(inputs[0], axis=1)).sum((1, 2)).mean()
-    np.testing.assert_allclose(on_input(model, 0, variation)(images), along, rtol=1e-5)
-    within = sum(np.abs(np.diff(inputs[1], axis=a)).sum() for a in (2, 3)) * 0.5 / 2
-    np.testing.assert_allclose(on_input(model, 1, variation)(images), within, rtol=1e-5)
-
-
-def test_a_penalty_on_one_input_leaves_the_other_alone(model):
-    options = {"steps": 100, "optimizer": optimizers.sgd(1e-3)}
-    _, alone = ascend(model, BOTH, **options)
-    # Steeper than every slope, so that the optimum is its kink.
-    penalty = on_input(model, 0, regularizers.l1(2.0, about=1.0))
-    signal, volume = ascend(model, BOTH, regularizers=[penalty], **options)
-    np.testing.assert_allclose(signal, 1, atol=0.03)
-    np.testing.assert_allclose(volume, alone, atol=1e-6)
-
-
 REFUSALS = {
     "no inputs": (lambda: join_inputs(apply, {}, []), "shapes: at least one"),
     "size": (lambda: join_inputs(apply, {}, [(0, 1)]), "shapes: at least 1"),
@@ -171,8 +151,6 @@ def test_refusals_of_a_joined_model(model):
         as_image(model, [np.zeros((7, 1)), np.zeros((2, *SHAPES[1]))])
     with pytest.raises(ValueError, match="inputs: shapes"):
         as_image(model, [np.zeros((7, 1))])
-    with pytest.raises(ValueError, match="index: 0 to 1 were expected, given 2"):
-        on_input(model, 2, regularizers.l1(1.0))
     with pytest.raises(ValueError, match="model: one of join_inputs was expected"):
         split_inputs(rvis.load("mnist_cnn"), np.zeros((1, 55, 1)))
 

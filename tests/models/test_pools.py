@@ -11,8 +11,8 @@ import pytest
 
 import rvis
 from rvis import objectives, optimizers
-from rvis.models.layers import average_instead, max_pool
-from rvis.models.pools import SmoothedMaxPool, smooth_pools
+from rvis.kernels.pooling import max_pool, unpadded_avg_pool
+from rvis.models.pools import smooth_pools, smoothed_max_pool
 from tests import toys
 
 X = jnp.array([[1.0, -3.0], [2.0, 4.0]])[None, :, :, None]
@@ -23,29 +23,22 @@ def model():
     return rvis.load("mnist_cnn")
 
 
-def slope(kind, g, *, x=X, window=2, stride=2, **options):
-    value, pull = jax.vjp(lambda x: SmoothedMaxPool(kind)(x, window, stride, **options), x)
+def slope(g, *, x=X, window=2, stride=2, **options):
+    value, pull = jax.vjp(lambda x: smoothed_max_pool(x, window, stride, **options), x)
     np.testing.assert_array_equal(value, max_pool(x, window, stride, **options))
     return np.asarray(pull(jnp.full(value.shape, g))[0])[0, :, :, 0]
 
 
 def test_the_average_gives_every_cell_its_share():
-    np.testing.assert_allclose(slope("average", 2.0), 0.5)
-
-
-def test_the_l2_gradient_is_lucids_by_hand():
-    # s = q / (0.01 + a) with q = mean(x²) = 30 / 4 and a = mean(|x|) = 10 / 4.
-    x = np.array([[1, -3], [2, 4]])
-    expected = (2 * x / 4) / 2.51 - 7.5 / 2.51**2 * np.sign(x) / 4
-    np.testing.assert_allclose(slope("l2", 2.0), 2 * expected, rtol=1e-5)
+    np.testing.assert_allclose(slope(2.0), 0.5)
 
 
 def test_windows_that_overlap_add_up_and_padding_has_no_share():
     x = jnp.arange(9.0).reshape(1, 3, 3, 1)
-    found = slope("average", 1.0, x=x, window=3, stride=2, padding=1)
+    found = slope(1.0, x=x, window=3, stride=2, padding=1)
     # Four corner windows of four cells each.
     np.testing.assert_allclose(found, np.outer([1, 2, 1], [1, 2, 1]) / 4, rtol=1e-6)
-    hanging = slope("average", 1.0, x=x, window=2, stride=2, ceil=True)
+    hanging = slope(1.0, x=x, window=2, stride=2, ceil=True)
     np.testing.assert_allclose(hanging[:, 2], [0.5, 0.5, 1])
 
 
@@ -56,12 +49,12 @@ POOLS = {"alexnet": 3, "vgg11": 5, "googlenet": 13, "inceptionv1": 13, "resnet18
 @pytest.mark.parametrize(("name", "count"), POOLS.items())
 def test_every_maximum_of_a_family_is_smoothed(name, count):
     smoothed = smooth_pools(toys.outline(name))
-    assert smoothed.apply.pool == SmoothedMaxPool()
+    assert smoothed.apply.pool is smoothed_max_pool
     called = []
 
     def pool(x, window, stride, **options):
         called.append(window)
-        return average_instead(x, window, stride, **options)
+        return unpadded_avg_pool(x, window, stride, **options)
 
     apply = dataclasses.replace(smoothed.apply, pool=pool)
     image = jax.ShapeDtypeStruct((1, *smoothed.input_shape), jnp.float32)
@@ -70,10 +63,9 @@ def test_every_maximum_of_a_family_is_smoothed(name, count):
     assert "reduce_window_max" not in text
 
 
-@pytest.mark.parametrize("kind", ["average", "l2"])
-def test_a_model_says_the_same_and_only_its_gradient_differs(model, kind):
+def test_a_model_says_the_same_and_only_its_gradient_differs(model):
     images = np.random.default_rng(0).random((2, 28, 28, 1)).astype(np.float32)
-    smoothed = smooth_pools(model, kind)
+    smoothed = smooth_pools(model)
     assert smoothed.params is model.params
     np.testing.assert_array_equal(smoothed(images), model(images))
     plain, smooth = (
@@ -86,7 +78,7 @@ def test_a_model_says_the_same_and_only_its_gradient_differs(model, kind):
 def test_two_smoothed_models_share_their_programs(model):
     again = smooth_pools(rvis.load("mnist_cnn"))
     assert hash(again.apply) == hash(smooth_pools(model).apply)
-    assert again.apply == smooth_pools(model).apply != smooth_pools(model, "l2").apply
+    assert again.apply == smooth_pools(model).apply != model.apply
 
 
 def chessboard(images):
@@ -111,8 +103,8 @@ def test_pictures_have_fewer_chessboards_and_their_scores_rise(model):
 
 
 def test_refusals(model):
-    with pytest.raises(ValueError, match="kind: unknown 'L2'; did you mean 'l2'"):
-        smooth_pools(model, "L2")
+    with pytest.raises(TypeError, match="model: a rvis.Model was expected"):
+        smooth_pools(model.apply)
     with pytest.raises(ValueError, match="model: pointwise pools by itself"):
         smooth_pools(toys.pointwise())
     averaged = model.replace(apply=model.apply.with_average_pooling())

@@ -16,11 +16,11 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from rvis import taps
-from rvis.models import architectures, convert, own, registry
+from rvis.models import adapters, architectures, registry, taps
 from rvis.models.apply import LinenApply, normalised
-from rvis.models.mnist import MnistCNN
-from rvis.models.resnet import ResNet
+from rvis.models.families.mnist import MnistCNN
+from rvis.models.families.resnet import ResNet
+from rvis.models.weights import convert
 from rvis.types import Model
 
 CONFIG = {"widths": (2, 3), "dense": 4}
@@ -241,11 +241,56 @@ def test_a_file_that_does_not_say_its_architecture_is_refused(tmp_path):
         registry.load(tmp_path / "theirs.safetensors")
 
 
-def test_metadata_that_is_no_json_is_refused(tmp_path):
-    about = {"architecture": "mnist_cnn", "config": "{"}
-    save_file({"a": np.ones(1)}, tmp_path / "mine.safetensors", about)
-    with pytest.raises(ValueError, match=r"^path: JSON .*mine\.safetensors for 'config'"):
-        registry.load(tmp_path / "mine.safetensors")
+def test_what_another_s_header_says_is_ignored(tmp_path):
+    model = small(1)
+    path = tmp_path / "theirs.safetensors"
+    for about in (
+        {"architecture": "mnist_cnn", "mean": "that of ImageNet", "config": "{"},
+        {"architecture": "mnist_cnn", "mean": "[1", "format": "pt"},
+        {"mean": "[" * 100_000, "std": "", "config": "{}", "input_shape": "[]", "classes": "[]"},
+    ):
+        save_file(convert.from_variables(small(1).params), path, about)
+        with pytest.raises(ValueError, match="does not say of which architecture it is"):
+            registry.load(path)
+        state = convert.read_state_dict(path)[0]
+        assert equal(architectures.build("mnist_cnn", weights=state, config=CONFIG), model)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"stages": [10**6] * 4}, "config: stages: at most"),
+        ({"stages": [10**4] * 4}, "config: stages of at most 1000 blocks"),
+        ({"stages": [10**30] * 4}, "config: stages: less than"),
+        ({"widths": [10**9] * 4}, "config: widths: at most"),
+        ({"classes": 10**9}, "config: classes: at most"),
+        ({"bottleneck": "yes"}, "config: bottleneck: True or False"),
+        ({"stem": 3}, "config: stem: a str"),
+    ],
+)
+def test_absurd_sizes_in_a_header_are_refused_before_anything_is_built(
+    tmp_path, monkeypatch, config, message
+):
+    monkeypatch.setattr(convert, "reference_shapes", lambda *_: pytest.fail("something was built"))
+    about = {"architecture": "cifar_resnet", "config": json.dumps(config), "classes": "[]"}
+    about |= {"input_shape": "[32, 32, 3]", "mean": "[0.5]", "std": "[0.5]"}
+    path = tmp_path / "forged.safetensors"
+    save_file({"fc.bias": np.ones(2, np.float32)}, path, about)
+    with pytest.raises(ValueError, match=f"path: .*forged.* {message}"):
+        registry.load(path)
+    about |= {"config": "{}", "input_shape": f"[{10**9}, 32, 3]"}
+    save_file({"fc.bias": np.ones(2, np.float32)}, path, about)
+    with pytest.raises(ValueError, match="input_shape: .* of at most"):
+        registry.load(path)
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(fill):
+    state = convert.from_variables(small(1).params)
+    state["fc1.weight"] = np.array(state["fc1.weight"])
+    state["fc1.weight"][3, 5] = fill
+    with pytest.raises(ValueError, match="state: fc1.weight: finite numbers were expected"):
+        architectures.build("mnist_cnn", weights=state, config=CONFIG)
 
 
 def test_random_weights_follow_the_key():
@@ -426,7 +471,7 @@ def init(module):
 
 
 def from_linen(module, **keywords) -> Model:
-    return own.from_linen(module, init(module), input_shape=(8, 8, 3), **keywords)
+    return adapters.from_linen(module, init(module), input_shape=(8, 8, 3), **keywords)
 
 
 def test_linen_layers_are_the_submodules_paths():
@@ -480,7 +525,7 @@ def test_linen_lists_are_taken_as_tuples():
 
 def test_linen_weights_become_float32():
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(Net()))
-    model = own.from_linen(Net(), halves, input_shape=(8, 8, 3))
+    model = adapters.from_linen(Net(), halves, input_shape=(8, 8, 3))
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("float32")}
 
 
@@ -523,8 +568,8 @@ def test_a_module_that_was_mended_is_taken(monkeypatch):
     with monkeypatch.context() as broken:
         broken.setitem(globals(), "pooled", lambda x: x.mean((1, 2)) + jnp.ones(5))
         with pytest.raises(ValueError, match=r"^module: with these weights"):
-            own.from_linen(Leaning(), variables, input_shape=(8, 8, 3))
-    assert own.from_linen(Leaning(), variables, input_shape=(8, 8, 3)).layers == ("Dense_0",)
+            adapters.from_linen(Leaning(), variables, input_shape=(8, 8, 3))
+    assert adapters.from_linen(Leaning(), variables, input_shape=(8, 8, 3)).layers == ("Dense_0",)
 
 
 class Paired(nn.Module):
@@ -541,13 +586,13 @@ def test_a_layer_that_is_no_array_is_named():
 
 def test_linen_weights_of_another_module_are_refused():
     with pytest.raises(ValueError, match=r"^module: with these weights"):
-        own.from_linen(Net(), init(Tapped()), input_shape=(8, 8, 3))
+        adapters.from_linen(Net(), init(Tapped()), input_shape=(8, 8, 3))
 
 
 TYPES = {
-    "linen module": (own.from_linen, (3, {"params": {}}), "module"),
-    "linen variables": (own.from_linen, (Tapped(), {"kernel": 1}), "variables"),
-    "nnx module": (own.from_nnx, (Tapped(),), "module"),
+    "linen module": (adapters.from_linen, (3, {"params": {}}), "module"),
+    "linen variables": (adapters.from_linen, (Tapped(), {"kernel": 1}), "variables"),
+    "nnx module": (adapters.from_nnx, (Tapped(),), "module"),
 }
 
 
@@ -581,7 +626,7 @@ class NnxTapped(nnx.Module):
 
 
 def from_nnx(module):
-    return own.from_nnx(module, input_shape=(8, 8, 3))
+    return adapters.from_nnx(module, input_shape=(8, 8, 3))
 
 
 def test_nnx_layers_are_the_submodules_paths():
@@ -658,5 +703,5 @@ def test_a_deep_model_traces_its_layers_once():
     variables = convert.he_normal(module, (8, 8, 3), jax.random.key(0))
     calls.clear()
     for _ in range(3):
-        own.from_linen(module, variables, input_shape=(8, 8, 3))
+        adapters.from_linen(module, variables, input_shape=(8, 8, 3))
     assert len(calls) == 1

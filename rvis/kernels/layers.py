@@ -1,0 +1,44 @@
+"""Flax layers on the kernels of this package."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from rvis.kernels.convolution import LAYOUT, conv_general_dilated
+from rvis.kernels.windows import Pads
+
+shapes_only = jax.make_user_context(False)
+"""`with shapes_only(True)`: layers are initialized without random numbers, for their shapes."""
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """(n, H, W, C) to (n, C·H·W), in PyTorch's channel-first order so that its weights fit."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+class Conv(nn.Module):
+    """A convolution with the fast input gradient; padding in cells, as in PyTorch."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    padding: int | str | Pads = 0
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        padding = self.padding
+        if isinstance(padding, int):
+            padding = ((padding, padding), (padding, padding))
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        # Of a kernel that is there Flax traces the initializer all the same, for its shape.
+        drawn = not (shapes_only.value or self.has_variable("params", "kernel"))
+        init = nn.initializers.he_normal() if drawn else nn.initializers.zeros
+        w = self.param("kernel", init, shape)
+        y = conv_general_dilated(
+            x, w.astype(x.dtype), (self.stride, self.stride), padding, dimension_numbers=LAYOUT
+        )
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        return y

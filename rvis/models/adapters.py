@@ -1,0 +1,130 @@
+"""Your own Flax networks as models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis.models.apply import Floats, LinenApply, NnxApply, assemble, reason, takes
+from rvis.models.settings import checked_shape, fields, floats, tuples
+from rvis.types import Array, Model, PyTree
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+
+def from_linen(
+    module: nn.Module,
+    variables: PyTree,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...] = (),
+    mean: Floats = (0.0,),
+    std: Floats = (1.0,),
+    name: str = "model",
+) -> Model:
+    """A model from anybody's Flax Linen module.
+
+    Its layers are the outputs of every submodule's `__call__`, named by their paths
+    ("block_0.Conv_1"), but for those inside `nn.scan`, `nn.remat` or `nn.jit`; where the module's
+    own `__call__` takes a keyword `tap`, that names them. Keywords such as `train` and
+    `deterministic` are given. Guided backpropagation and its like need a keyword `relu`.
+
+    Args:
+      module: maps normalised images (n, H, W, C) to logits (n, classes). Its fields must be
+        hashable; a list, as in `nn.Sequential([…])`, is taken as a tuple.
+      variables: {"params": …, …} as `module.init` returns them.
+      input_shape: (H, W, C) the network was trained at.
+      classes: one name a logit.
+      mean: subtracted from images in [0, 1]: one number, or one a channel.
+      std: what they are divided by then.
+      name: what to call it.
+
+    Raises:
+      TypeError, ValueError: naming the argument, such as a module whose fields do not hash or that
+        returns anything but (n, classes).
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp
+      >>> from rvis.models import adapters
+      >>> net = nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(2)])
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+      >>> adapters.from_linen(net, variables, input_shape=(8, 8, 3)).layers
+      ('layers_0', 'layers_3')
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: a flax.linen.Module was expected, given {type(module).__name__}")
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise TypeError("variables: {'params': …} as module.init returns it was expected")
+    shape = checked_shape(input_shape)
+    lists = {field: value for field, value in fields(module).items() if isinstance(value, list)}
+    if lists:
+        module = module.clone(**{field: tuples(value) for field, value in lists.items()})
+    apply = LinenApply(module, floats("mean", mean, shape[2]), floats("std", std, shape[2]))
+    return _from_module(apply, dict(variables), shape, classes, name)
+
+
+def from_nnx(
+    module: nnx.Module,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...] = (),
+    mean: Floats = (0.0,),
+    std: Floats = (1.0,),
+    name: str = "model",
+) -> Model:
+    """A model from anybody's Flax NNX module; the module itself is left as it is.
+
+    The weights are those the module holds now, and it is used in evaluation mode (`module.eval()`
+    on a copy). Arguments and refusals are those of `from_linen`.
+
+    Example:
+      >>> from flax import nnx
+      >>> from rvis.models import adapters
+      >>> class Net(nnx.Module):
+      ...     def __init__(self):
+      ...         self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+      ...         self.out = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
+      ...     def __call__(self, x):
+      ...         return self.out(nnx.relu(self.conv(x)).mean((1, 2)))
+      >>> adapters.from_nnx(Net(), input_shape=(8, 8, 3)).layers
+      ('conv', 'out')
+    """
+    from flax import nnx  # slow to import, and seldom needed
+
+    if not isinstance(module, nnx.Module):
+        raise TypeError(f"module: a flax.nnx.Module was expected, given {type(module).__name__}")
+    shape = checked_shape(input_shape)
+    graphdef, state = nnx.split(module)
+    statistics = floats("mean", mean, shape[2]), floats("std", std, shape[2])
+    apply = NnxApply(graphdef, takes(module, "relu"), *statistics)
+    return _from_module(apply, state, shape, classes, name)
+
+
+def _from_module(
+    apply: LinenApply | NnxApply,
+    params: PyTree,
+    input_shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    name: str,
+) -> Model:
+    try:
+        hash(apply)
+    except TypeError as error:
+        raise ValueError(
+            f"module: its fields must be hashable, without arrays or lists ({reason(error)})"
+        ) from error
+    params = jax.tree.map(_float32_copy, params)
+    return assemble(apply, params, input_shape, tuple(map(str, classes)), name)
+
+
+def _float32_copy(leaf: Any) -> Array:
+    floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    if floating and isinstance(leaf, np.ndarray):
+        return jax.device_put(np.array(leaf, np.float32))
+    return jnp.array(leaf, jnp.float32 if floating else None)

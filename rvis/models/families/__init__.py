@@ -1,0 +1,1 @@
+"""The reference architectures, a file each."""

@@ -1,0 +1,1 @@
+"""Weights: state dicts of other libraries, downloads, and what they become."""

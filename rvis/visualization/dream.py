@@ -1,0 +1,250 @@
+"""DeepDream: what a layer sees in a photograph, exaggerated octave by octave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvis import checks, engine, files, objectives, optimizers, projections
+from rvis.ascent import Ascent, Problem, watcher
+from rvis.images import Pixel
+from rvis.models.taps import record
+from rvis.objectives import Objective
+from rvis.results import Result, describe
+from rvis.transforms import Roll
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, check_model, fold_each
+
+
+def deepdream(
+    model: Model,
+    images: ArrayLike,
+    target: Any,
+    *,
+    octaves: int = 4,
+    scale: float = 1.4,
+    step_size: float = 1.5 / 255,
+    jitter: int | None = None,
+    guide: ArrayLike | None = None,
+    tile: int = 512,
+    key: KeyLike = 0,
+    steps: int = 10,
+    chunk: int | None = None,
+    checkpoint: files.PathLike | None = None,
+    callback: Callable[[int, np.ndarray, np.ndarray], Any] | None = None,
+    progress: bool = True,
+) -> Result:
+    """Raises what a layer or an objective sees in an image, from coarse to fine.
+
+    At each octave, from the smallest, the image is resized, the detail dreamt so far is added, and
+    steps of `step_size`·g/mean|g| follow, each on the image rolled by a random shift.
+
+    Args:
+      model: any model.
+      images: (n, H, W, C) or (H, W, C), float32 in [0, 1], of any size.
+      target: a layer's name, whose mean squared activation is raised; a class's number or name; or
+        an objective. Several targets must be as many as images.
+      octaves: how many sizes.
+      scale: the ratio between two of them, above 1.
+      step_size: the mean change of a pixel in one step, in units of the [0, 1] image.
+      jitter: the largest shift in pixels; a seventh of the shorter side, at most 32, by default.
+      guide: another image (H', W', C): instead of its energy, each place of the layer climbs
+        towards the feature of the guide that it likes best.
+      tile: larger images are seen in tiles of at most so many pixels a side, so that memory does
+        not grow with the network's activations; shifts then reach half a tile, and no seam stays.
+      key: an int seed or a typed key.
+      steps: gradient steps an octave.
+      chunk: images at once, for memory's sake; by default as many as pay.
+      checkpoint: a folder for the state of an interrupted dream; the same call then goes on.
+      callback: called as `callback(step, images, scores)` after each step, with the images at the
+        octave's size and all scores so far; True ends the dream.
+      progress: a bar on a terminal.
+
+    Returns:
+      A Result whose `images` have the shape of those given and whose `scores` run over all octaves.
+
+    Raises:
+      ValueError, TypeError: naming the argument: a misspelt layer, an octave too small for the
+        layer, a guide beside an objective; before anything is compiled.
+
+    Example:
+      >>> import numpy as np, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> grey = np.full((40, 60, 1), 0.5, np.float32)
+      >>> rvis.deepdream(model, grey, "conv2", octaves=2, steps=2).images.shape
+      (40, 60, 1)
+
+    Reference: Mordvintsev, Olah & Tyka 2015, Inceptionism; google/deepdream, `dream.ipynb`.
+    """
+    check_model(model)
+    pictures = checks.images("images", images, channels=model.input_shape[2])
+    single = np.ndim(images) == 3
+    count, height, width, channels = pictures.shape
+    for name, value in (("octaves", octaves), ("steps", steps), ("tile", tile)):
+        checks.count(name, value)
+    checks.number("scale", scale, above=1)
+    if jitter is not None:
+        checks.count("jitter", jitter, low=0)
+    if chunk is not None:
+        checks.count("chunk", chunk)
+    checks.function("callback", callback)
+    objective = _objective(model, target, guide, (height, width, channels))
+    if objective.batch_shape not in ((), (count,)):
+        raise ValueError(
+            f"target: one objective, or one for each of {count} images, was expected, given "
+            f"{objective.batch_shape[0]}"
+        )
+    sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
+    for rows, columns in sizes:
+        if min(rows, columns) < 1:
+            raise ValueError(f"octaves: fewer were expected for {height}×{width}, given {octaves}")
+        objectives.check(objective, model, (min(rows, tile), min(columns, tile), channels))
+    root = as_key(key)
+    optimizer = optimizers.steepest(step_size, norm="mean_abs")
+    problem = Problem(objective, (), projections.Box()).broadcast(count)
+
+    def shaped(array: np.ndarray) -> np.ndarray:
+        return array[0] if single else array
+
+    def dream(carry: engine.Carry, folder: Path | None, *, octave: int) -> engine.Carry:
+        """One octave: (detail, scores so far)."""
+        detail, scores = carry
+        size = sizes[octave]
+        base, detail = _resized(pictures, size), _resized(jnp.asarray(detail), size)
+        if scores.shape[1] < octave * steps:  # the callback has ended the run
+            return detail, scores
+        reach = min(32, min(size) // 7) if jitter is None else jitter
+        tiled = max(size) > tile
+        algorithm = Ascent(
+            Pixel((*size, channels)),
+            optimizer,
+            views=(Roll(max(reach, tile // 2) if tiled else reach),),
+            tile=tile if tiled else None,
+        )
+        run = engine.run(
+            algorithm,
+            model,
+            problem,
+            fold_each(jax.random.fold_in(root, octave), np.arange(count)),
+            steps=steps,
+            pixels=algorithm.pixels,
+            starts=jnp.clip(base + detail, 0, 1)[:, None],
+            callback=watcher(callback, shaped, scores),
+            # As large as these are, one at a time: a tile bounds the memory, not their number.
+            chunk=1 if tiled else chunk,
+            checkpoint=folder,
+            progress=progress,
+            label=f"octave {octave + 1}/{octaves}",
+        )
+        return run.result[:, 0] - base, np.concatenate([scores, run.info.score], 1)
+
+    detail, scores = engine.in_stages(
+        [partial(dream, octave=octave) for octave in range(octaves)],
+        (jnp.zeros((count, *sizes[0], channels)), np.zeros((count, 0), np.float32)),
+        about=(pictures, problem, optimizer, sizes, steps, jitter, tile, root, model.unnamed()),
+        checkpoint=checkpoint,
+    )
+    label = np.asarray(objective.titles(model.classes))
+    about: dict[str, Any] = {"octaves": octaves, "scale": scale, "steps": steps, "key": root}
+    about |= {"step_size": step_size, "jitter": jitter, "tile": tile, "objective": objective}
+    config = describe(function="deepdream", model=model.name, **about)
+    # Image plus detail errs by a rounding at the ends of the box.
+    dreamt = np.clip(np.asarray(pictures + detail), 0, 1)
+    labels = label if single else np.broadcast_to(label, (count,))
+    return Result(shaped(dreamt), shaped(scores), labels, config=config)
+
+
+def zoom(
+    model: Model,
+    image: ArrayLike,
+    target: str | Objective,
+    *,
+    frames: int,
+    factor: float = 1.05,
+    key: KeyLike = 0,
+    **options: Any,
+) -> Result:
+    """The frames of a flight into a dream: each is the one before, enlarged and dreamt again.
+
+    Args:
+      model: any model.
+      image: (H, W, C), float32 in [0, 1].
+      target: as for `deepdream`.
+      frames: how many; the first is the image dreamt once.
+      factor: how much larger each frame shows the one before.
+      key: an int seed or a typed key; frame i uses `fold_in(key, i)`.
+      **options: of `deepdream`. A `checkpoint` holds the frame that was interrupted.
+
+    Returns:
+      A Result with `images` (frames, H, W, C), for `rvis.plotting.films.film`.
+
+    Raises:
+      ValueError, TypeError: naming the argument.
+
+    Example:
+      >>> import numpy as np, rvis
+      >>> model = rvis.load("mnist_cnn")
+      >>> grey = np.full((28, 28, 1), 0.5, np.float32)
+      >>> from rvis.visualization import zoom
+      >>> zoom(model, grey, "conv1", frames=3, octaves=1, steps=1).images.shape
+      (3, 28, 28, 1)
+
+    Reference: google/deepdream, `dream.ipynb`, where a frame zooms by 5 %.
+    """
+    check_model(model)
+    if np.ndim(image) != 3:
+        raise ValueError(f"image: (H, W, C) was expected, given shape {np.shape(image)}")
+    picture = checks.images("image", image, channels=model.input_shape[2])[0]
+    checks.count("frames", frames)
+    checks.number("factor", factor, low=1)
+    root = as_key(key)
+    shown, scores = [], []
+    for frame in range(frames):
+        arguments = dict(options)
+        if options.get("checkpoint") is not None:
+            arguments["checkpoint"] = Path(options["checkpoint"]) / f"frame{frame:05d}"
+        result = deepdream(model, picture, target, key=jax.random.fold_in(root, frame), **arguments)
+        shown.append(result.images)
+        scores.append(result.scores)
+        picture = _enlarged(jnp.asarray(result.images), jnp.float32(factor))
+    labels = np.asarray([f"frame {frame}" for frame in range(frames)], object)
+    config = {**result.config, "function": "zoom", "frames": frames, "factor": factor}
+    return Result(np.stack(shown), np.stack(scores), labels, config=config)
+
+
+def _objective(
+    model: Model, target: Any, guide: ArrayLike | None, shape: tuple[int, int, int]
+) -> Objective:
+    named = isinstance(target, str) and (target in model.layers or target not in model.classes)
+    if not named and guide is None:
+        return objectives.target("target", target, model, shape)
+    if not named:
+        raise ValueError(f"guide: it was expected beside a layer's name, given {target!r}")
+    checks.choice("target", target, model.layers)
+    if guide is None:
+        return objectives.layer(target)
+    seen = checks.images("guide", guide, channels=model.input_shape[2])
+    features = record(model, seen, target)[target]
+    return objectives.guide(target, features.reshape(-1, features.shape[-1]))
+
+
+@partial(jax.jit, static_argnames="size")
+def _resized(pictures: Array, size: tuple[int, int]) -> Array:
+    # One by one, so that an image's bits do not depend on its company.
+    shape = (*size, pictures.shape[3])
+    return jax.lax.map(lambda picture: jax.image.resize(picture, shape, "linear"), pictures)
+
+
+@jax.jit
+def _enlarged(picture: Array, factor: Array) -> Array:
+    """The centre of (H, W, C), enlarged to the whole."""
+    start = (1 - factor) * jnp.asarray(picture.shape[:2], jnp.float32) / 2
+    scale, shape = jnp.full(2, factor), picture.shape
+    options: dict[str, Any] = {"method": "linear", "antialias": False}
+    moved = jax.image.scale_and_translate(picture, shape, (0, 1), scale, start, **options)
+    return jnp.clip(moved, 0, 1)

@@ -1,0 +1,1 @@
+"""A live window on a camera, in the browser."""
