@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -153,7 +154,7 @@ def integers(
 def classes(argument: str, value: Any, names: Sequence[str], *, count: int) -> np.ndarray:
     """Numbers of classes, int32, from a number, a name, or a list of either.
 
-    `names` are those of the `count` classes, perhaps none.
+    `names` are those of the `count` classes, perhaps none; ImageNet's have WordNet ids as well.
 
     Example:
       >>> from rvis import checks
@@ -176,6 +177,11 @@ def classes(argument: str, value: Any, names: Sequence[str], *, count: int) -> n
                 f"{argument}: a class number was expected of a model whose classes have no names, "
                 f"given {entry!r}"
             )
+        if len(names) == 1000 and re.fullmatch(r"n\d{8}", entry):
+            from rvis.data import imagenet  # which is above this room
+
+            if tuple(names) == imagenet.classes():
+                return imagenet.index(entry)
         choice(argument, entry, names)
         places = [i for i, name in enumerate(names) if name == entry]
         if len(places) > 1:

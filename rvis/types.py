@@ -59,6 +59,7 @@ class Model:
       input_shape: (H, W, C) that the network was trained at.
       classes: one name a logit; empty where unknown.
       name: what to call it in titles and messages.
+      preparation: how photographs are brought to `input_shape` (`rvis.data.Preparation`).
 
     Example:
       >>> import jax, jax.numpy as jnp, rvis
@@ -77,6 +78,7 @@ class Model:
     input_shape: tuple[int, int, int] = struct.static()
     classes: tuple[str, ...] = struct.static(default=())
     name: str = struct.static(default="model")
+    preparation: Any = struct.static(default=None)
 
     def __call__(self, images: ArrayLike) -> Array:
         """Logits (n, classes) of images (n, H, W, C) or (H, W, C), floating point in [0, 1].
@@ -89,7 +91,64 @@ class Model:
 
     def unnamed(self) -> Model:
         """The same model without its names, as compiled programs know it."""
-        return struct.replace(self, name="", classes=())
+        return struct.replace(self, name="", classes=(), preparation=None)
+
+    def prepare(self, pictures: Any, *, fit: str = "crop") -> np.ndarray:
+        """Photographs of any size as the network takes them, resized and cut as in its evaluation.
+
+        A compiled program knows one size alone; here all get the network's.
+
+        Args:
+          pictures: a path, a picture of Pillow or an array ((H, W, C) or (H, W), uint8 or float in
+            [0, 1]); a list of such, (n, H, W, C), or a folder, whose pictures come by name.
+            Pictures in files are turned by their EXIF orientation.
+          fit: "crop" resizes the shorter side and cuts out the centre, as in the evaluation;
+            "pad" shows all of the picture within grey margins; "squash" ignores its proportions.
+
+        Returns:
+          (n, H, W, C) float32 in [0, 1], or (H, W, C) of a single picture.
+
+        Raises:
+          TypeError, ValueError, FileNotFoundError: naming `pictures` or `fit`.
+
+        Example:
+          >>> import numpy as np, rvis
+          >>> model = rvis.load("mnist_cnn")
+          >>> model.prepare([np.zeros((90, 60, 3)), np.ones((28, 28))][1:]).shape
+          (1, 28, 28, 1)
+        """
+        return self._preparation()(pictures, self.input_shape, fit=fit)
+
+    def restore(self, maps: Any, pictures: Any, *, fit: str = "crop") -> Any:
+        """Maps of prepared pictures laid over the whole photographs; what was cut off gets zeros.
+
+        Args:
+          maps: (n, h, w) or (n, h, w, c), of the prepared pictures, at any resolution; without
+            the first axis for a single picture.
+          pictures: what `prepare` was given.
+          fit: likewise.
+
+        Returns:
+          A list of arrays, (H, W) or (H, W, c) as each photograph is large; one array for a
+          single picture.
+
+        Raises:
+          TypeError, ValueError, FileNotFoundError: naming `maps`, `pictures` or `fit`.
+
+        Example:
+          >>> import numpy as np, rvis
+          >>> model = rvis.load("mnist_cnn")
+          >>> model.restore(np.ones((7, 7)), np.zeros((90, 60))).shape
+          (90, 60)
+        """
+        return self._preparation().restore(maps, pictures, self.input_shape, fit=fit)
+
+    def _preparation(self) -> Any:
+        if self.preparation is not None:
+            return self.preparation
+        from rvis.data.preparation import Preparation  # Pillow is slow to import
+
+        return Preparation()
 
 
 def check_model(model: Any, argument: str = "model") -> Model:

@@ -5,7 +5,7 @@ Command:  python scripts/convert.py resnet50 resnet50.pth resnet50.safetensors
 '{"stages": [3, 4, 6, 3], "widths": [64, 128, 256, 512], "bottleneck": true}'
 Time:     a few seconds, and what reading the file takes.
 Prints:   one line: what was written, of which architecture, how many weights, classes and bytes.
-.pth, .pt and .bin files need PyTorch (pip install 'rvis[convert]'); .safetensors need nothing.
+.safetensors, .pth, .pt and .bin are read; PyTorch is not needed.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ CALLS = {
     "invert": 'rvis.invert(colours, photos, "layer2", steps=1500, checkpoint=folder, **quiet)',
     "style": "style.transfer(colours, photos[0], photos[1], steps=400, checkpoint=folder, **quiet)",
     "clip_invert": 'rvis.clip.invert(rvis.clip.load("scenes"), ["a red circle"], sizes=(32, 48), '
-    "steps=(60, 60), copies=2, checkpoint=folder, **quiet)",
+    "steps=200, copies=2, checkpoint=folder, **quiet)",
 }
 
 END = """

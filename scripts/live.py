@@ -11,39 +11,11 @@ MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an arc
 `--weights`). Without a camera, the page takes a picture or a video from a file.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
-import rvis
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
-from scripts.live import server
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Serves until it is interrupted; the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("model")
-    p.add_argument("--layer", help="shown first; by default the last with places")
-    p.add_argument("--port", type=int, default=8000, help="0 takes any that is free")
-    p.add_argument("--weights", help="a file of weights, for an architecture's name")
-    a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        with server.Window(model, layer=a.layer, port=a.port) as window:
-            print(f"{window.address} (Ctrl-C ends it)", flush=True)
-            window.serve_forever()
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
+from scripts.live.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

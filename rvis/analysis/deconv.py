@@ -6,7 +6,7 @@ import dataclasses
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ import numpy as np
 import PIL.Image
 from jax import lax
 
-from rvis import checks, engine
+from rvis import checks, engine, struct
 from rvis.analysis import ranking, receptive
 from rvis.analysis.patches import TopActivations, cut, top_activations, unit_numbers
 from rvis.data import Dataset
 from rvis.models import taps
 from rvis.plotting import grids
 from rvis.results import describe, write
-from rvis.types import Array, ArrayLike, Model, Units, layer_shapes
+from rvis.types import Array, ArrayLike, Model, PyTree, Relu, Tap, Units, layer_shapes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +53,9 @@ def reconstruct(
 
     All other activations of the layer are zeroed. Then each pooling puts its values where the
     maximum was (the switches of this image), each ReLU rectifies what comes back, and each
-    convolution applies its transposed filters. A network without max-pooling has no switches: there
-    the picture depends on the unit and its place alone.
+    convolution applies its transposed filters. Local response normalisation (layers with
+    `localresponsenorm` in their names) is passed over. A network without max-pooling has no
+    switches: there the picture depends on the unit and its place alone.
 
     Args:
       model: one that takes `relu=`; see `Model.apply`.
@@ -118,9 +119,11 @@ class _Reconstruct:
     ) -> tuple[Array, Array, Array]:
         image, unit, place = problem
 
+        passing = struct.replace(model, apply=_PassingNorms(model.apply))
+
         def forward(image: Array) -> Array:
             layers = (self.layer,)
-            found = taps.activations(model, image[None], layers, relu=taps.deconvnet_relu)
+            found = taps.activations(passing, image[None], layers, relu=taps.deconvnet_relu)
             return found[self.layer].reshape(-1, found[self.layer].shape[-1])
 
         activations, back = jax.vjp(forward, image)
@@ -128,6 +131,33 @@ class _Reconstruct:
         place = jnp.where(place < 0, own.argmax(), place)
         kept = jnp.zeros_like(activations).at[place, unit].set(own[place])
         return back(kept)[0], own[place], place
+
+
+class _PassingNorms(NamedTuple):
+    """A model's `apply` whose local response normalisations pass gradients as they are."""
+
+    apply: Any
+
+    def __call__(self, params: PyTree, images: Array, *, tap: Tap, relu: Relu) -> Array:
+        before: Array | None = None
+
+        def passing(name: str, activation: Array) -> Array:
+            nonlocal before
+            if "localresponsenorm" in name.lower() and before is not None:
+                activation = _straight(before, activation)
+            before = tap(name, activation)
+            return before
+
+        return self.apply(params, images, tap=passing, relu=relu)
+
+
+@jax.custom_vjp
+def _straight(before: Array, after: Array) -> Array:
+    """`after`, whose gradient goes to `before`."""
+    return after
+
+
+_straight.defvjp(lambda before, after: (after, None), lambda _, g: (g, jnp.zeros_like(g)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

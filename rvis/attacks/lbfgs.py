@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from rvis import struct
+from rvis.ascent import BoxLBFGS
 from rvis.attacks.minimal import searched
 from rvis.attacks.request import Options, Request, prepare
 from rvis.attacks.result import AttackResult
 from rvis.images import Pixel
-from rvis.lbfgs import BoxLBFGS
 from rvis.objectives import Activations, Objective, Probability
 from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model
 

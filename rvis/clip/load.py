@@ -387,9 +387,7 @@ def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -
       True
     """
     if not isinstance(clip.tokenizer, Words):
-        raise ValueError(
-            f"clip: one with a vocabulary of whole words was expected, given {clip.name!r}"
-        )
+        raise ValueError(f"clip: one with a vocabulary of words was expected, given {clip.name!r}")
     place = files.as_path("folder", folder)
     convert.save(place / "weights.safetensors", clip.state, {"architecture": "clip"})
     data = (place / "weights.safetensors").read_bytes()
@@ -431,12 +429,9 @@ def _from_folder(folder: Traversable, name: str) -> CLIP:
 
 
 def _shipped() -> dict[str, Traversable]:
-    """{name: folder} of the shipped CLIPs: in the package when installed, else in the checkout."""
-    checkout = pathlib.Path(__file__).parents[2]
-    for shelf in (
-        importlib.resources.files("rvis") / "weights" / "clip",
-        checkout / "weights" / "clip",
-    ):
+    """{name: folder} of the shipped CLIPs, in the package or in the checkout."""
+    places = importlib.resources.files("rvis"), pathlib.Path(__file__).parents[2]
+    for shelf in (place / "weights" / "clip" for place in places):
         if shelf.is_dir():
             folders = sorted(shelf.iterdir(), key=lambda folder: folder.name)
             return {f.name: f for f in folders if (f / "card.json").is_file()}

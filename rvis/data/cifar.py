@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import tarfile
 from collections.abc import Callable, Collection
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from rvis import files
+from rvis.data import pickles
 from rvis.data.dataset import Dataset, choose, title
 from rvis.data.pictures import resized
-from rvis.data.plain import unpickle
 
 _CIFAR10 = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 _CIFAR100 = {"train": ("train",), "test": ("test",)}
@@ -58,7 +59,7 @@ def load_cifar(
     missing = [name for name in (*names, meta) if name not in found]
     if missing:
         raise ValueError(f"path: {', '.join(missing)} missing in {source}")
-    held = {name: unpickle(read(name), f"{name} in {source}") for name in (*names, meta)}
+    held = {name: _unpickled(read(name), f"{name} in {source}") for name in (*names, meta)}
     classes = held[meta].get(f"{key}_names")
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
         raise ValueError(f"path: {meta} in {source} holds no list {key}_names")
@@ -68,6 +69,21 @@ def load_cifar(
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return Dataset(resized(images, str(source), size), labels, tuple(classes), title(source))
+
+
+def _unpickled(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = pickles.read(io.BytesIO(content), pickles.ARRAYS)
+    except ValueError as error:
+        raise ValueError(
+            f"path: {where} is no batch of plain data, or damaged ({error}); none of it was run"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"path: {where} holds a {type(value).__name__} where a dict was expected")
+    return {
+        key: entry.array if isinstance(entry, pickles.ArrayInPickle) else entry
+        for key, entry in value.items()
+    }
 
 
 def _cifar_batch(

@@ -82,8 +82,7 @@ def decode(content: bytes, where: str) -> Image.Image:
     """A picture upright and opaque, mode L or RGB."""
     try:
         with open_picture(content) as image:
-            upright = ImageOps.exif_transpose(image)
-            return _scaled(upright, image) if image.mode[0] in "IF" else _opaque(upright)
+            return upright(image)
     except Image.DecompressionBombError as error:
         raise ValueError(f"path: {where} is too large an image ({error})") from error
     except Image.UnidentifiedImageError as error:
@@ -91,6 +90,12 @@ def decode(content: bytes, where: str) -> Image.Image:
         raise ValueError(f"path: {where} is no image that can be read ({kinds})") from error
     except (*BROKEN, SyntaxError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise ValueError(f"path: {where} is a damaged or cut short image ({error})") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Pillow's picture turned by its EXIF orientation, opaque, mode L or RGB."""
+    turned = ImageOps.exif_transpose(image)
+    return _scaled(turned, image) if image.mode[0] in "IF" else _opaque(turned)
 
 
 def _scaled(upright: Image.Image, opened: Image.Image) -> Image.Image:

@@ -18,26 +18,35 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """A convolution with the fast input gradient; padding in cells, as in PyTorch."""
+    """A convolution with the fast input gradient; padding in cells, as in PyTorch.
+
+    With `groups`, that many parts of the channels are convolved each by itself.
+    """
 
     features: int
     kernel: int
     stride: int = 1
     padding: int | str | Pads = 0
     bias: bool = True
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.padding
         if isinstance(padding, int):
             padding = ((padding, padding), (padding, padding))
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         # Of a kernel that is there Flax traces the initializer all the same, for its shape.
         drawn = not (shapes_only.value or self.has_variable("params", "kernel"))
         init = nn.initializers.he_normal() if drawn else nn.initializers.zeros
         w = self.param("kernel", init, shape)
         y = conv_general_dilated(
-            x, w.astype(x.dtype), (self.stride, self.stride), padding, dimension_numbers=LAYOUT
+            x,
+            w.astype(x.dtype),
+            (self.stride, self.stride),
+            padding,
+            dimension_numbers=LAYOUT,
+            feature_group_count=self.groups,
         )
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)

@@ -2,81 +2,51 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
-from rvis import checks
+from rvis import checks, struct
+from rvis.data.preparation import Preparation
 from rvis.models.apply import Floats, LinenApply, assemble, reason
-from rvis.models.families.alexnet import AlexNet
-from rvis.models.families.googlenet import GoogLeNet
-from rvis.models.families.inceptionv1 import InceptionV1
-from rvis.models.families.mnist import MnistCNN
-from rvis.models.families.resnet import ResNet
-from rvis.models.families.vgg import VGG
+from rvis.models.families import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inceptionv1,
+    mnist,
+    resnet,
+    squeezenet,
+    vgg,
+    vit,
+    wideresnet,
+)
+from rvis.models.families.parts import Architecture
 from rvis.models.settings import checked_shape, fields, floats, tuples
 from rvis.models.weights import convert
 from rvis.types import KeyLike, Model, as_key
 
-
-class Architecture(NamedTuple):
-    """What is known of a network before its weights are.
-
-    Attributes:
-      make: the module from its configuration, `make(**config)`.
-      head: the classifier's prefix in a state-dict.
-      input_shape: (H, W, C) it is trained at.
-      mean: of the images in [0, 1], one for all channels or one for each.
-      std: likewise, what they are divided by.
-    """
-
-    make: Callable[..., nn.Module]
-    head: str
-    input_shape: tuple[int, int, int]
-    mean: Floats
-    std: Floats
-
-
-_IMAGENET = ((224, 224, 3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# What published CIFAR-10 networks use (kuangliu/pytorch-cifar, MadryLab/robustness).
-_CIFAR = ((32, 32, 3), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-_RESNET = {
-    18: ((2, 2, 2, 2), False),
-    34: ((3, 4, 6, 3), False),
-    50: ((3, 4, 6, 3), True),
-    101: ((3, 4, 23, 3), True),
-    152: ((3, 8, 36, 3), True),
-}
-_CIFAR_RESNET = functools.partial(
-    ResNet, stages=(1, 1, 1, 1), widths=(32, 64, 128, 256), stem="cifar", classes=10
+_FAMILIES = (
+    mnist,
+    resnet,
+    alexnet,
+    vgg,
+    googlenet,
+    inceptionv1,
+    squeezenet,
+    efficientnet,
+    densenet,
+    convnext,
+    vit,
+    wideresnet,
 )
-
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "mnist_cnn": Architecture(MnistCNN, "fc2", (28, 28, 1), (0.0,), (1.0,)),
-    "cifar_resnet": Architecture(_CIFAR_RESNET, "fc", *_CIFAR),
-    "alexnet": Architecture(AlexNet, "classifier.6", *_IMAGENET),
-    **{
-        f"vgg{depth}{suffix}": Architecture(
-            functools.partial(VGG, stages=stages, norm=bool(suffix)), "classifier.6", *_IMAGENET
-        )
-        for suffix in ("", "_bn")
-        for depth, stages in _VGG.items()
-    },
-    **{
-        f"resnet{depth}": Architecture(
-            functools.partial(ResNet, stages=stages, bottleneck=bottleneck), "fc", *_IMAGENET
-        )
-        for depth, (stages, bottleneck) in _RESNET.items()
-    },
-    # torchvision's weights were trained on [-1, 1], which its `transform_input` restores.
-    "googlenet": Architecture(GoogLeNet, "fc", (224, 224, 3), (0.5,), (0.5,)),
-    "inceptionv1": Architecture(
-        InceptionV1, "softmax2_pre_activation_matmul", (224, 224, 3), (117 / 255,), (1 / 255,)
-    ),
+    name: architecture
+    for family in _FAMILIES
+    for name, architecture in family.ARCHITECTURES.items()
 }
 """The reference architectures by name."""
 
@@ -92,6 +62,7 @@ def build(
     std: Floats | None = None,
     classes: tuple[str, ...] = (),
     name: str | None = None,
+    preparation: Preparation | None = None,
 ) -> Model:
     """A reference architecture with weights; what `load` does once it knows which.
 
@@ -106,8 +77,10 @@ def build(
       mean: of images in [0, 1]; by default that of a normaliser inside the weights (MadryLab's
         checkpoints have one), else the architecture's.
       std: likewise.
-      classes: one name a logit.
+      classes: one name a logit; by default those of what the architecture is trained on, where
+        the weights have as many.
       name: what to call the model; the architecture's name by default.
+      preparation: how photographs are brought to it; the architecture's by default.
 
     Raises:
       TypeError, ValueError: naming the argument, or `state` with every entry that does not fit.
@@ -134,11 +107,20 @@ def build(
         params = convert.he_normal(module, shape, as_key(key))
     else:
         state = {str(name): np.asarray(value) for name, value in weights.items()}
+        if known.adapt is not None:
+            state, implied = known.adapt(state)
+            normaliser = {key: implied.pop(key) for key in ("mean", "std") if key in implied}
+            mean = normaliser.get("mean") if mean is None else mean
+            std = normaliser.get("std") if std is None else std
+            if implied:
+                fields = {**implied, **fields}
+                module = known.make(**fields)
+                expected = convert.reference_shapes(module, shape)
         attached = convert.normaliser(state) or (known.mean, known.std)
         mean, std = attached[0] if mean is None else mean, attached[1] if std is None else std
         state = convert.normalise_names(state, expected)
         head = state.get(f"{known.head}.weight")
-        if "classes" not in fields and head is not None and np.ndim(head) == 2:
+        if "classes" not in fields and head is not None and np.ndim(head) in (2, 4):
             module = known.make(**fields, classes=int(np.shape(head)[0]))
         params = convert.to_variables(module, state, shape)
     apply = LinenApply(
@@ -146,7 +128,11 @@ def build(
         floats("mean", known.mean if mean is None else mean, shape[2]),
         floats("std", known.std if std is None else std, shape[2]),
     )
-    return assemble(apply, params, shape, tuple(map(str, classes)), name or architecture)
+    if not classes and not isinstance(weights, str) and known.names is not None:
+        count = fields.get("classes", getattr(module, "classes", 0))
+        classes = known.names() if count == len(known.names()) else ()
+    model = assemble(apply, params, shape, tuple(map(str, classes)), name or architecture)
+    return struct.replace(model, preparation=preparation or known.preparation)
 
 
 def _config(known: Architecture, config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -176,7 +162,9 @@ def _same_kind(argument: str, value: Any, like: Any) -> None:
     if isinstance(like, bool):
         checks.flag(argument, value)
     elif isinstance(like, int):
-        if checks.count(argument, value) > _WIDTH:
+        # Without classes a trunk is meant.
+        low = 0 if argument == "config: classes" else min(1, like)
+        if checks.count(argument, value, low=low) > _WIDTH:
             raise ValueError(f"{argument}: at most {_WIDTH} was expected, given {value}")
     elif isinstance(like, str):
         checks.text(argument, value)

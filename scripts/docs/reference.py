@@ -51,8 +51,7 @@ def entries() -> dict[str, tuple[Entry, ...]]:
     """What rvis offers: {module: its public names}, `rvis` itself first.
 
     Public is what `rvis.__all__` names; of a module named there, what its own `__all__` names or,
-    without one, what it defines under names that do not begin with an underscore. A module that
-    shares its name with a function, such as `rvis.match`, counts as named.
+    without one, what it defines under names that do not begin with an underscore.
 
     Returns:
       {full name: entries}. A name that several modules offer is documented once: in `rvis`, else in
@@ -65,7 +64,7 @@ def entries() -> dict[str, tuple[Entry, ...]]:
     """
     modules = _modules()
     found = {
-        module: [(name, _thing(vars(where)[name])) for name in _names(where)]
+        module: [(name, _thing(getattr(where, name))) for name in _names(where)]
         for module, where in modules.items()
     }
     homes: dict[int, str] = {}
@@ -96,13 +95,12 @@ def _modules() -> dict[str, types.ModuleType]:
     found = {"rvis": rvis}
     for name in rvis.__all__:
         inner = getattr(rvis, name)
-        # Where a function hides its module, what else the module offers is public none the less.
-        module = inner if inspect.ismodule(inner) else sys.modules.get(f"rvis.{name}")
-        if module is not None:
-            found[f"rvis.{name}"] = module
-            for below in getattr(module, "__all__", ()):
-                if inspect.ismodule(vars(module)[below]):
-                    found[f"rvis.{name}.{below}"] = vars(module)[below]
+        if not inspect.ismodule(inner):
+            continue
+        found[f"rvis.{name}"] = inner
+        for below in getattr(inner, "__all__", ()):
+            if inspect.ismodule(getattr(inner, below)):
+                found[f"rvis.{name}.{below}"] = getattr(inner, below)
     return dict(sorted(found.items()))
 
 
@@ -114,7 +112,7 @@ def _names(module: types.ModuleType) -> list[str]:
             for name, thing in vars(module).items()
             if not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__
         ]
-    return [name for name in public if not inspect.ismodule(vars(module)[name])]
+    return [name for name in public if not inspect.ismodule(getattr(module, name))]
 
 
 def _thing(value: Any) -> Any:

@@ -27,6 +27,7 @@ from rvis import style, synthesis
 from rvis.analysis import deconv, manifold, metrics, neighbours
 from rvis.concepts import groups
 from rvis.models import taps
+from scripts.clip_scenes import scenes
 from scripts.gallery import samples
 from scripts.gallery.toy import toy
 from rvis.objectives import channel, direction, diversity, layer, logit, neuron, probability

@@ -11,6 +11,7 @@ import http.server
 import io
 import json
 import math
+import re
 import socketserver
 import sys
 import threading
@@ -44,6 +45,7 @@ _TILE = 16
 _STEPS = 64
 """Of gradient ascent, for a channel's picture."""
 _HOSTS = ("127.0.0.1", "localhost")
+_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")
 
 
 class View(NamedTuple):
@@ -431,7 +433,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _check_source(self) -> None:
         """Refuses foreign names for this machine (DNS rebinding) and foreign pages' requests."""
         host = self.headers.get("Host", "")
-        if host.partition(":")[0] not in _HOSTS:
+        if not _HOST.fullmatch(host):
             raise _Refused(403, f"Host: 127.0.0.1 or localhost was expected, given {host!r}")
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{host}":

@@ -23,12 +23,13 @@ QUIET = {"progress": False}
 
 
 class TwoLayers(nn.Module):
-    """A 1×1 convolution, ReLU and 2×2 pooling, twice."""
+    """A 1×1 convolution, ReLU and 2×2 pooling, twice, with a normalisation between."""
 
     @nn.compact
     def __call__(self, x, *, tap=identity, relu=nn.relu):
         x = tap("relu1", relu(tap("conv1", Conv(2, 1, bias=False, name="conv1")(x))))
         x = tap("pool1", max_pool(x, 2, 2))
+        x = tap("localresponsenorm1", x / (1 + x))
         x = tap("relu2", relu(tap("conv2", Conv(1, 1, bias=False, name="conv2")(x))))
         return tap("logits_", x.mean((1, 2)))
 
@@ -61,13 +62,13 @@ def noise(count=23, size=(6, 8), channels=3, seed=0):
 def test_a_two_layer_network_worked_by_hand():
     model = two_layers()
     found = deconv.reconstruct(model, IMAGE, "relu2", 0, **QUIET)
-    # conv1 gives 2x and −x, the ReLU keeps 2x, pooling takes the largest of each 2 × 2 window: the
-    # strongest window is the upper right one, 1.8 at (1, 2).
-    value = 1.8
+    # conv1 gives 2x and −x, the ReLU keeps 2x, pooling takes the largest of each 2 × 2 window, and
+    # y/(1 + y) keeps their order: the strongest window is the upper right one, 1.8 at (1, 2).
+    value = 1.8 / 2.8
     assert found.values == pytest.approx(value, rel=1e-6)
     assert found.positions.tolist() == [0, 1]
-    # Back: ×1 through conv2 (its other filter gives a negative, which is rectified), the switch
-    # puts it at (1, 2), the ReLU lets it through, ×2 through conv1.
+    # Back: ×1 through conv2 (its other filter gives a negative, which is rectified), the norm is
+    # passed over, the switch puts it at (1, 2), the ReLU lets it through, ×2 through conv1.
     expected = np.zeros((4, 4, 1))
     expected[1, 2] = 2 * value
     np.testing.assert_allclose(found.pixels, expected, rtol=1e-6)
@@ -77,7 +78,7 @@ def test_what_comes_back_is_rectified_whatever_went_forward():
     # Both of conv1's units are sent positive values, and the second, off in the forward pass, lets
     # its part through: at its window's first place, for all of them tie at 0.
     found = deconv.reconstruct(two_layers((1.0, 0.5)), IMAGE, "relu2", 0, **QUIET)
-    value = 1.8
+    value = 1.8 / 2.8
     expected = np.zeros((4, 4, 1))
     expected[1, 2] = 2 * value
     expected[0, 2] = -0.5 * value
@@ -87,7 +88,7 @@ def test_what_comes_back_is_rectified_whatever_went_forward():
 def test_a_position_can_be_chosen():
     found = deconv.reconstruct(two_layers(), IMAGE, "relu2", 0, positions=(1, 1), **QUIET)
     expected = np.zeros((4, 4, 1))
-    expected[3, 2] = 2 * 1.6
+    expected[3, 2] = 2 * 1.6 / 2.6
     np.testing.assert_allclose(found.pixels, expected, rtol=1e-6)
     assert found.positions.tolist() == [1, 1]
 

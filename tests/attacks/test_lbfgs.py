@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from rvis import attacks, engine, struct
-from rvis.ascent import Problem
+from rvis.ascent import BoxLBFGS, Problem
 from rvis.attacks.lbfgs import Escape
 from rvis.engine import programs
 from rvis.images import Pixel
-from rvis.lbfgs import BoxLBFGS
 from rvis.objectives import Objective
 from tests import toys
 

@@ -1027,13 +1027,11 @@ def manifold_toy() -> Arrays:
 @entry
 def plots() -> Arrays:
     maps = bars_maps()
-    rough = rvis.plotting.charts.chart({"a": ([0, 1, 2], [0.0, 1.0, 0.5])}, xlabel="x", ylabel="y")
     return {
         "grid": np.asarray(rvis.plotting.grid(PATCHES, columns=2, scale=1)),
         "titled": np.asarray(rvis.plotting.grid(PATCHES, titles=["a", "b", "c"])),
         "overlay": rvis.plotting.overlay(BARS, maps[..., 0]),
         "sprites": np.asarray(rvis.plotting.spritemap(PATCHES)),
-        "chart": np.asarray(rough),
     }
 
 

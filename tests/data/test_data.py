@@ -549,8 +549,8 @@ def test_a_hostile_pickle_is_refused_and_not_run(
     assert not sign.exists()
 
 
-@pytest.mark.parametrize("dtype", ["O", "V8", "f8", "M8[s]"])
-def test_an_array_of_anything_but_integers_is_refused(tmp_path: pathlib.Path, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["O", "V8", "M8[s]"])
+def test_an_array_of_anything_but_numbers_is_refused(tmp_path: pathlib.Path, dtype: str) -> None:
     hostile = pickle.dumps({"data": np.zeros((2, 3072), dtype), "labels": [0, 1]}, 2)
     with pytest.raises(ValueError, match=r"test_batch in .*none of it was run"):
         data.load(write_folder(tmp_path, {**cifar10(), "test_batch": hostile}), "test")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pathlib
 import struct
-import sys
 
 import flax.linen as nn
 import jax
@@ -362,92 +360,6 @@ def test_paths_that_hold_no_weights_are_named(case, tmp_path):
 def test_a_path_that_is_none_is_named():
     with pytest.raises(TypeError, match="path"):
         convert.read_state_dict(3)
-
-
-# --- PyTorch files ---------------------------------------------------------------------------
-
-
-def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "a.pth").write_bytes(b"x")
-    with pytest.raises(ImportError, match=r"a\.pth.*pip install 'rvis\[convert\]'"):
-        convert.read_state_dict(tmp_path / "a.pth")
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-@pytest.mark.parametrize("keys", [(), ("state_dict",), ("model",), ("net",), ("model", "model")])
-def test_pytorch_s_state_dict_is_unwrapped(suffix, keys, tmp_path):
-    torch = pytest.importorskip("torch")
-    saved = {"fc.bias": torch.tensor([1.0, 2.0])}
-    for key in keys:
-        saved = {"epoch": 3, key: saved}
-    torch.save(saved, tmp_path / f"a{suffix}")
-    state, metadata = convert.read_state_dict(tmp_path / f"a{suffix}")
-    assert same(state, {"fc.bias": np.array([1, 2], np.float32)}) and metadata == {}
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int64"])
-def test_pytorch_s_number_formats_become_float32(dtype, tmp_path):
-    torch = pytest.importorskip("torch")
-    values = torch.tensor([0.0, 2.0, 200.0]).to(getattr(torch, dtype))
-    torch.save({"a": values}, tmp_path / "a.pt")
-    array = convert.read_state_dict(tmp_path / "a.pt")[0]["a"]
-    assert array.dtype == np.float32 and array.tolist() == [0, 2, 200]
-
-
-def test_pytorch_s_parameters_and_old_files_are_read(tmp_path):
-    torch = pytest.importorskip("torch")
-    saved = {"a": torch.nn.Parameter(torch.ones(2))}
-    torch.save(saved, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    assert convert.read_state_dict(tmp_path / "a.pt")[0]["a"].tolist() == [1, 1]
-
-
-class Hostile:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def test_pytorch_file_that_would_run_code_is_refused_and_does_not(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save({"state_dict": Hostile(f"touch '{tmp_path}/ran'")}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth.*pickled objects"):
-        convert.read_state_dict(tmp_path / "a.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_pytorch_module_that_was_pickled_whole_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save(torch.nn.Linear(2, 3), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth.*state_dict\(\)"):
-        convert.read_state_dict(tmp_path / "a.pth")
-
-
-def test_pytorch_file_without_tensors_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth, found keys \['epoch', 'loss'\]"):
-        convert.read_state_dict(tmp_path / "a.pth")
-
-
-def test_pytorch_file_of_a_lone_tensor_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save(torch.ones(3), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth, found Tensor"):
-        convert.read_state_dict(tmp_path / "a.pth")
-
-
-@pytest.mark.parametrize("part", ["empty", "text", "cut"])
-def test_damaged_pytorch_files_are_refused_by_name(part, tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
-    whole = (tmp_path / "whole.pth").read_bytes()
-    contents = {"empty": b"", "text": b"no weights" * 50, "cut": whole[: len(whole) // 2]}
-    (tmp_path / "a.pth").write_bytes(contents[part])
-    with pytest.raises(ValueError, match=r"a\.pth"):
-        convert.read_state_dict(tmp_path / "a.pth")
 
 
 # --- saving ----------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ UNKNOWN = {
     "shipped name misspelt": ("aple", {}, r"^name_or_path: unknown 'aple'; did you mean 'apple'"),
     "empty": ("", {}, r"^name_or_path: unknown ''"),
     "no such file": ("nowhere.safetensors", {}, r"^path: .*nowhere\.safetensors"),
-    "no such folder": ("nowhere/model", {}, r"^path: .*nowhere.model"),
+    "no such folder": ("nowhere/deeper/model", {}, r"^path: .*nowhere.deeper.model"),
     "no such weights": ("resnet18", {"weights": "nowhere.pth"}, r"^path: .*nowhere\.pth"),
 }
 

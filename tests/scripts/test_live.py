@@ -23,7 +23,7 @@ import PIL.Image
 import pytest
 
 import rvis
-from scripts import live as script
+from scripts.live import __main__ as script
 from scripts.live import server
 from tests import toys
 
@@ -249,6 +249,8 @@ LONG = bytes(server.LIMIT + 1)
         ("/view?layer=relu&unit=0", None, {}, 411, "Content-Length: a number of bytes"),
         ("/", FRAME, {"Host": "evil.example"}, 403, "Host: 127.0.0.1 or localhost"),
         ("/", FRAME, {"Host": "127.0.0.1.evil.example"}, 403, "Host: 127.0.0.1 or localhost"),
+        ("/", FRAME, {"Host": "127.0.0.1:8123@evil.example"}, 403, "Host: 127.0.0.1 or localhost"),
+        ("/", FRAME, {"Host": "localhost:evil"}, 403, "Host: 127.0.0.1 or localhost"),
         ("/", FRAME, {"Origin": "http://evil.example"}, 403, "Origin: http://127.0.0.1"),
     ],
 )
@@ -306,7 +308,7 @@ def test_networks_of_other_images_are_refused():
 INTERRUPTIBLE = """
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = ["scripts/server.py", "mnist_cnn", "--port", "0"]
+sys.argv = ["scripts/live.py", "mnist_cnn", "--port", "0"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -328,7 +330,7 @@ def test_the_command_serves_until_it_is_interrupted():
             said = running.communicate(timeout=60)[1]
         finally:
             running.kill()
-    assert running.returncode == 130 and said == "server.py: interrupted\n"
+    assert running.returncode == 130 and said == "live: interrupted\n"
 
 
 # The page, in a browser.

@@ -14,7 +14,8 @@ import pytest
 import rvis
 from rvis.models import registry
 from rvis.models.weights import convert
-from scripts import bench, combinations, dream, evaluate, faithfulness, scaling, train, visualize
+from scripts import combinations, dream, evaluate, faithfulness, scaling, train, visualize
+from scripts.bench import __main__ as bench
 from scripts.bench import machine
 from scripts.bench.rows import Row
 

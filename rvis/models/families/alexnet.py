@@ -7,6 +7,7 @@ import jax
 
 from rvis.kernels.layers import Conv, flatten
 from rvis.kernels.pooling import Pool, adaptive_avg_pool, max_pool
+from rvis.models.families.parts import imagenet
 from rvis.types import Relu, Tap, identity
 
 _CONVOLUTIONS = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
@@ -25,7 +26,7 @@ class AlexNet(nn.Module):
     more (trained at 224) and returns logits (n, classes).
 
     Attributes:
-      classes: number of logits.
+      classes: number of logits; 0 for the convolutions alone, without logits.
     """
 
     classes: int = 1000
@@ -50,8 +51,14 @@ class AlexNet(nn.Module):
             if i in _POOLED:
                 x = tap(f"pool{i}", pool(x, 3, 2))
                 entry += 1
+        if not self.classes:
+            return x[:, 0, 0, :0]
         x = flatten(adaptive_avg_pool(x, 6))
         for i, entry in ((6, 1), (7, 4)):
             x = tap(f"fc{i}", nn.Dense(4096, name=f"classifier.{entry}")(x))
             x = tap(f"relu{i}", relu(x))
         return tap("fc8", nn.Dense(self.classes, name="classifier.6")(x))
+
+
+ARCHITECTURES = {"alexnet": imagenet(AlexNet, "classifier.6")}
+"""By torchvision's name."""

@@ -1,6 +1,8 @@
-"""GoogLeNet with BatchNorm as torchvision ships it, with torchvision's layer names."""
+"""GoogLeNet with BatchNorm as torchvision ships it, and Caffe's without; torchvision's names."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 
 from rvis.kernels.layers import Conv
 from rvis.kernels.pooling import Pool, max_pool
+from rvis.models.families.inceptionv1 import local_response_norm
+from rvis.models.families.parts import HALVES, batch_norm, imagenet
 from rvis.types import Relu, Tap, identity
 
 _BLOCKS = {
@@ -37,12 +41,16 @@ class GoogLeNet(nn.Module):
     inception4a to inception4e, maxpool4, inception5a, inception5b, avgpool, fc. A convolution's
     parts are layers of their own: conv1.conv, conv1.bn, then conv1 after its ReLU; and so are a
     block's branches: inception3a.branch1, .branch2.0, .branch2.1, .branch2, and so on, where
-    .branch4.0 is max-pooling.
+    .branch4.0 is max-pooling. Caffe's network has no .bn, but norm1 behind maxpool1 and norm2
+    before maxpool2.
 
     Attributes:
+      caffe: the network of Caffe's model zoo (`bvlc_googlenet`): 5×5 where they are called so,
+        biases and local response normalisation instead of BatchNorm.
       classes: number of logits.
     """
 
+    caffe: bool = False
     classes: int = 1000
 
     @nn.compact
@@ -58,23 +66,23 @@ class GoogLeNet(nn.Module):
         def convolved(
             name: str, x: jax.Array, features: int, kernel: int, stride: int = 1
         ) -> jax.Array:
-            conv = Conv(features, kernel, stride, kernel // 2, bias=False, name=f"{name}.conv")
-            norm = nn.BatchNorm(
-                use_running_average=not train, momentum=0.9, epsilon=1e-3, name=f"{name}.bn"
-            )
+            padding = kernel // 2
+            conv = Conv(features, kernel, stride, padding, self.caffe, name=f"{name}.conv")
             x = tap(f"{name}.conv", conv(x))
-            x = tap(f"{name}.bn", norm(x))
+            if not self.caffe:
+                norm = batch_norm(f"{name}.bn", train=train, epsilon=1e-3)
+                x = tap(f"{name}.bn", norm(x))
             return tap(name, relu(x))
 
         def inception(name: str, x: jax.Array, channels: tuple[int, ...]) -> jax.Array:
             one, three_in, three, five_in, five, pooled = channels
             branches = [convolved(f"{name}.branch1", x, one, 1)]
-            for branch, reduced, features in (
-                ("branch2", three_in, three),
-                ("branch3", five_in, five),
+            for branch, reduced, features, kernel in (
+                ("branch2", three_in, three, 3),
+                ("branch3", five_in, five, 5 if self.caffe else 3),
             ):
                 y = convolved(f"{name}.{branch}.0", x, reduced, 1)
-                y = convolved(f"{name}.{branch}.1", y, features, 3)
+                y = convolved(f"{name}.{branch}.1", y, features, kernel)
                 branches.append(tap(f"{name}.{branch}", y))
             y = tap(f"{name}.branch4.0", pool(x, 3, 1, padding=1, ceil=True))
             y = convolved(f"{name}.branch4.1", y, pooled, 1)
@@ -83,13 +91,32 @@ class GoogLeNet(nn.Module):
 
         x = convolved("conv1", x, 64, 7, 2)
         x = tap("maxpool1", pool(x, 3, 2, ceil=True))
+        if self.caffe:
+            x = tap("norm1", local_response_norm(x, 5, 0.75))
         x = convolved("conv2", x, 64, 1)
         x = convolved("conv3", x, 192, 3)
+        if self.caffe:
+            x = tap("norm2", local_response_norm(x, 5, 0.75))
         x = tap("maxpool2", pool(x, 3, 2, ceil=True))
         for block, channels in _BLOCKS.items():
             x = inception(f"inception{block}", x, channels)
             if block in _POOL_AFTER:
                 name, window = _POOL_AFTER[block]
+                window = 3 if self.caffe else window
                 x = tap(name, pool(x, window, 2, ceil=True))
         x = tap("avgpool", x.mean((1, 2)))
         return tap("fc", nn.Dense(self.classes, name="fc")(x))
+
+
+ARCHITECTURES = {
+    # torchvision's weights were trained on [-1, 1], which its `transform_input` restores.
+    "googlenet": imagenet(GoogLeNet, "fc", normalisation=HALVES),
+    "googlenet_bvlc": imagenet(
+        partial(GoogLeNet, caffe=True),
+        "fc",
+        interpolation="bicubic",
+        torchvision=False,
+        normalisation=((123 / 255, 117 / 255, 104 / 255), (1 / 255,)),
+    ),
+}
+"""By torchvision's name, and Caffe's network."""

@@ -10,6 +10,7 @@ from jax import lax
 
 from rvis.kernels.layers import Conv
 from rvis.kernels.pooling import Pool, max_pool
+from rvis.models.families.parts import imagenet
 from rvis.types import Relu, Tap, identity
 
 _BLOCKS = {
@@ -27,22 +28,22 @@ _BLOCKS = {
 
 _POOL_AFTER = {"mixed3b": "maxpool4", "mixed4e": "maxpool10"}
 _AT_THE_END = ((0, 1), (0, 1))
-_LRN_SIZE = 9
 _LRN_ALPHA = 1e-4
 
 
-def local_response_norm(x: jax.Array) -> jax.Array:
-    """x / √(1 + α · mean of x² over 9 channels), α = 1e-4 (Krizhevsky 2012, §3.3, with β = ½).
+def local_response_norm(x: jax.Array, size: int = 9, beta: float = 0.5) -> jax.Array:
+    """x / (1 + α · mean of x² over `size` channels)^β, α = 1e-4 (Krizhevsky 2012, §3.3).
 
     Channels beyond either end count as zeros in the mean, as in PyTorch's `LocalResponseNorm`.
     """
-    half = _LRN_SIZE // 2
+    half = size // 2
     pads = ((0, 0), (0, 0), (0, 0), (half, half))
     # A windowed sum has a windowed sum as its gradient: 15 times faster on a CPU than nine slices.
     total = lax.reduce_window(
-        x * x, np.zeros((), x.dtype), lax.add, (1, 1, 1, _LRN_SIZE), (1, 1, 1, 1), pads
+        x * x, np.zeros((), x.dtype), lax.add, (1, 1, 1, size), (1, 1, 1, 1), pads
     )
-    return x * lax.rsqrt(1 + _LRN_ALPHA / _LRN_SIZE * total)
+    scale = 1 + _LRN_ALPHA / size * total
+    return x * (lax.rsqrt(scale) if beta == 0.5 else scale**-beta)
 
 
 class InceptionV1(nn.Module):
@@ -114,3 +115,13 @@ class InceptionV1(nn.Module):
         x = tap("softmax2_pre_activation", x)
         tap("softmax2", nn.softmax(x))
         return x
+
+
+ARCHITECTURES = {
+    "inceptionv1": imagenet(
+        InceptionV1,
+        "softmax2_pre_activation_matmul",
+        normalisation=((117 / 255,), (1 / 255,)),
+    )
+}
+"""By lucid's name."""

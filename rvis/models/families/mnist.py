@@ -5,8 +5,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from rvis.data.preparation import Preparation
 from rvis.kernels.layers import Conv, flatten
 from rvis.kernels.pooling import Pool, max_pool
+from rvis.models.families.parts import Architecture
 from rvis.types import Relu, Tap, identity
 
 
@@ -38,3 +40,8 @@ class MnistCNN(nn.Module):
         x = tap("fc1", nn.Dense(self.dense, name="fc1")(flatten(x)))
         x = tap("relu3", relu(x))
         return tap("fc2", nn.Dense(self.classes, name="fc2")(x))
+
+
+ARCHITECTURES = {
+    "mnist_cnn": Architecture(MnistCNN, "fc2", (28, 28, 1), (0.0,), (1.0,), Preparation(crop=1.0))
+}

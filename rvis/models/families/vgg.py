@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 
 from rvis.kernels.layers import Conv, flatten
 from rvis.kernels.pooling import Pool, adaptive_avg_pool, max_pool
+from rvis.models.families.parts import imagenet
 from rvis.types import Relu, Tap, identity
 
 
@@ -22,7 +25,7 @@ class VGG(nn.Module):
       widths: channels of each stage.
       dense: width of fc6 and fc7.
       norm: BatchNorm after every convolution.
-      classes: number of logits.
+      classes: number of logits; 0 for the convolutions alone, without logits.
     """
 
     stages: tuple[int, ...] = (2, 2, 3, 3, 3)
@@ -58,8 +61,19 @@ class VGG(nn.Module):
                 entry += 3 if self.norm else 2
             x = tap(f"pool{s}", pool(x, 2, 2))
             entry += 1
+        if not self.classes:
+            return x[:, 0, 0, :0]
         x = flatten(adaptive_avg_pool(x, 7))
         for i, entry in ((6, 0), (7, 3)):
             x = tap(f"fc{i}", nn.Dense(self.dense, name=f"classifier.{entry}")(x))
             x = tap(f"relu{i}", relu(x))
         return tap("fc8", nn.Dense(self.classes, name="classifier.6")(x))
+
+
+_STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+ARCHITECTURES = {
+    f"vgg{depth}{suffix}": imagenet(partial(VGG, stages=stages, norm=bool(suffix)), "classifier.6")
+    for suffix in ("", "_bn")
+    for depth, stages in _STAGES.items()
+}
+"""By torchvision's names."""

@@ -25,6 +25,7 @@ import safetensors.numpy
 
 from rvis import checks, files
 from rvis.kernels.layers import shapes_only
+from rvis.models.weights import torch_files
 from rvis.types import Model, PyTree
 
 State = dict[str, np.ndarray]
@@ -55,17 +56,16 @@ _SHOWN = 20
 def read_state_dict(path: files.PathLike) -> tuple[State, dict[str, str]]:
     """The weights in a file, as they are named there, and the file's metadata.
 
-    `.safetensors` needs nothing more; `.pth`, `.pt` and `.bin` are read by PyTorch with
-    `weights_only=True`, so that no code in the file runs, and unwrapped where the state-dict sits
-    under "state_dict", "model", "model_state", "model_state_dict" or "net".
+    `.pth`, `.pt` and `.bin`, PyTorch's files, are read without PyTorch (`torch_files`), so that no
+    code in them runs, and unwrapped where the state-dict sits under "state_dict", "model",
+    "model_state", "model_state_dict" or "net".
 
     Returns:
       ({entry: float32 array in the file's layout}, metadata: empty unless the file is safetensors).
 
     Raises:
       ValueError: naming `path`: a file that is missing, truncated, corrupt, of another kind, or
-        that holds pickled objects beside tensors.
-      ImportError: for a PyTorch file where PyTorch is not installed.
+        that holds pickled objects beside tensors, which are named.
 
     Example:
       >>> import pathlib, tempfile
@@ -116,43 +116,13 @@ def parse_safetensors(data: bytes, origin: str) -> State:
 
 def _read_torch(path: pathlib.Path) -> State:
     try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"path: reading {path} needs PyTorch: pip install 'rvis[convert]', or give the weights "
-            "as .safetensors"
-        ) from error
-    # For the name of an error alone: nothing is unpickled here.
-    from pickle import UnpicklingError
-
-    try:
-        loaded = torch.load(path, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
+        held = torch_files.read(path, _WRAPPERS)
+    except (ValueError, OSError) as error:
         raise ValueError(
-            f"path: {path} is damaged, or holds pickled objects other than tensors, which could "
-            "run code and are not read; save its state_dict() alone, as .safetensors or with "
-            "torch.save"
+            f"path: a whole PyTorch checkpoint of tensors was expected at {path}: {error}; nothing "
+            "in it was run"
         ) from error
-    # A damaged file can raise anything.
-    except Exception as error:
-        raise _broken(path, "PyTorch", error) from error
-    while isinstance(loaded, Mapping):
-        inner = (loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping))
-        state_dict = next(inner, None)
-        if state_dict is None:
-            break
-        loaded = state_dict
-    entries = loaded if isinstance(loaded, Mapping) else {}
-    state = {str(name): value for name, value in entries.items() if torch.is_tensor(value)}
-    if not state:
-        given = f"keys {list(map(str, entries))[:_SHOWN]}" if entries else type(loaded).__name__
-        raise ValueError(f"path: a state-dict of tensors was expected in {path}, found {given}")
-    result = {}
-    for name, value in state.items():
-        if value.is_complex():
-            raise ValueError(f"path: real numbers were expected for {name!r} in {path}")
-        result[name] = value.detach().to_dense().to(torch.float32).numpy()
-    return result
+    return {name: _float32(str(path), name, value) for name, value in held.items()}
 
 
 def _broken(path: pathlib.Path | str, kind: str, error: Exception) -> ValueError:
@@ -419,7 +389,7 @@ def he_normal(module: nn.Module, input_shape: tuple[int, int, int], key: jax.Arr
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     leaves = []
     for _, leaf, shaped in _entries(template):
-        values = np.full(shaped.shape, float(leaf in ("scale", "var")), np.float32)
+        values = np.full(shaped.shape, float(leaf.endswith(("scale", "var", "gamma"))), np.float32)
         if leaf == "kernel":
             fan_in = math.prod(shaped.shape[:-1])
             values = generator.standard_normal(shaped.shape, np.float32)

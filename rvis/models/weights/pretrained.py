@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib
-import importlib.util
 import os
 import pathlib
 import re
@@ -95,7 +94,6 @@ def file(architecture: str) -> pathlib.Path:
 
     Raises:
       ValueError: naming `pretrained`, where there is no public file for it; otherwise as `fetch`.
-      ImportError: where the file is PyTorch's and PyTorch is not installed.
       OSError: as `fetch`.
 
     Example:
@@ -107,15 +105,10 @@ def file(architecture: str) -> pathlib.Path:
     if architecture not in PUBLISHED:
         raise ValueError(
             f"pretrained: no public weights are known for {architecture!r}, only for "
-            f"{', '.join(PUBLISHED)}"
+            f"{', '.join(PUBLISHED)}; those of the Hugging Face hub are loaded by names "
+            f"such as load('timm/{architecture}.…')"
         )
     published = PUBLISHED[architecture]
-    # Before hundreds of megabytes are fetched that could not be read.
-    if not published.name.endswith(".safetensors") and importlib.util.find_spec("torch") is None:
-        raise ImportError(
-            f"pretrained: the public weights of {architecture!r} are a PyTorch file "
-            f"({published.url}), and reading it needs PyTorch: pip install 'rvis[convert]'"
-        )
     return fetch(published.url, folder() / published.name, sha256=published.sha256)
 
 

@@ -75,18 +75,18 @@ PUBLIC = """
 load list_models from_linen from_nnx Model record visualize sweep deepdream invert match train
 objectives.channel objectives.neuron objectives.layer objectives.direction objectives.logit
 objectives.tensor_direction objectives.probability objectives.diversity objectives.match
-objectives.gram deconv.top_activations
+objectives.gram analysis.deconv.top_activations
 attribution.gradient attribution.input_x_gradient attribution.integrated_gradients
 attribution.smoothgrad attribution.vargrad attribution.guided_backprop attribution.deconvnet
 attribution.grad_cam attribution.grad_cam_plus attribution.occlusion attribution.rise
-attribution.shapley attribution.shapley_sampling deconv.plates deconv.reconstruct
+attribution.shapley attribution.shapley_sampling analysis.deconv.plates analysis.deconv.reconstruct
 attacks.fgsm attacks.bim attacks.pgd attacks.apgd attacks.deepfool attacks.carlini_wagner
 attacks.lbfgs attacks.square attacks.fool attacks.verify evolve.map_elites
-style.transfer style.texture clip.load clip.encode_text clip.invert groups.factorize
+style.transfer style.texture clip.load clip.encode_text clip.invert concepts.groups.factorize
 synthesis.generate synthesis.inpaint synthesis.translate synthesis.super_resolve synthesis.sketch
-synthesis.paint manifold.intrinsic_dimension manifold.local_dimension metrics.insertion
-metrics.deletion metrics.sanity_check faithfulness plots.grid plots.overlay plots.spritemap
-films.film reports.layer_page
+synthesis.paint analysis.manifold.intrinsic_dimension analysis.manifold.local_dimension analysis.metrics.insertion
+analysis.metrics.deletion analysis.metrics.sanity_check faithfulness plotting.grid plotting.overlay plotting.spritemap
+plotting.films.film plotting.reports.layer_page
 """.split()
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rvis import struct
-from rvis.ascent import AscentInfo, Problem, energy
+from rvis.ascent.step import AscentInfo, Problem, energy
 from rvis.images import Pixel
 from rvis.types import Array, Model
 
@@ -82,6 +82,10 @@ class BoxLBFGS:
 
     def images(self, state: BoxState) -> Array:
         """The point that the next step evaluates, (1, H, W, C)."""
+        return self.trial(state)
+
+    def trial(self, state: BoxState) -> Array:
+        """The point that the next step evaluates, whatever `images` shows."""
         return jnp.clip(state.point + state.length * state.direction, 0, 1)
 
     def step(
@@ -93,7 +97,7 @@ class BoxLBFGS:
             total, score = energy(images, key, model, problem)
             return -total, score
 
-        trial = self.images(state)
+        trial = self.trial(state)
         (value, score), gradient = jax.value_and_grad(cost, has_aux=True)(trial)
         move = trial - state.point
         first = jnp.isinf(state.value)
