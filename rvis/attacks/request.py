@@ -229,10 +229,18 @@ def image_logits(model: Model, image: Array) -> Array:
 
 
 def predict(model: Model, images: np.ndarray) -> np.ndarray:
-    """The classes (n,) of (n, H, W, C), an image's the same alone and in any batch."""
+    """The classes (n,) of (n, H, W, C), an image's the same alone and in any batch.
+
+    Raises:
+      FloatingPointError: naming `model` and the images, where a logit is NaN or infinite.
+    """
     pixels = images.shape[1] * images.shape[2]
-    logits = engine.apply(image_logits, model, images, pixels=pixels)
+    logits = engine.apply(image_logits, model, images, pixels=pixels, failure=_no_class)
     return logits.argmax(-1).astype(np.int32)
+
+
+def _no_class(images: list[int]) -> str:
+    return f"model: finite logits were expected, given NaN or infinity for images {images}"
 
 
 def watch(

@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from rvis import attacks
+import rvis
+from rvis import attacks, struct
 from rvis.engine import programs
 from rvis.engine.slots import Group
 from rvis.types import identity
@@ -237,3 +238,14 @@ def test_bad_arguments_of_smallest_radii_are_named(changed, error, named):
     attack, pictures = given.pop("attack"), given.pop("images")
     with pytest.raises(error, match=f"^{named}:"):
         attacks.smallest_epsilon(small.network(), attack, pictures, labels, **given)
+
+
+def test_logits_that_are_no_numbers_are_no_robustness():
+    """The largest of NaNs is a class like any other to `argmax`."""
+    model = rvis.load("mnist_cnn")
+    params = jax.tree.map(lambda leaf: leaf, model.params)
+    params["params"]["fc2"]["bias"] = params["params"]["fc2"]["bias"].at[0].set(jnp.nan)
+    broken = struct.replace(model, params=params)
+    digits = np.full((2, 28, 28, 1), 0.5, np.float32)
+    with pytest.raises(FloatingPointError, match=r"model: finite logits .* images \[0, 1\]"):
+        attacks.robustness(broken, digits, [1, 2], epsilons=(0.1,), steps=2, progress=False)
