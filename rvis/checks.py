@@ -7,7 +7,9 @@ a message that begins with the caller's name for it, `argument`.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -35,6 +37,24 @@ def choice(argument: str, given: Any, options: Iterable[str]) -> str:
         shown = ", ".join(map(repr, names[:40])) + (", …" if len(names) > 40 else "")
         hint = f"it can be one of {shown}"
     raise ValueError(f"{argument}: unknown {given!r}; {hint}")
+
+
+@functools.cache
+def _home() -> int:
+    return os.getpid()
+
+
+def process() -> None:
+    """Refuses a fork of a process in which JAX ran: JAX's threads stayed behind, and it would hang.
+
+    Raises:
+      RuntimeError: naming the remedy.
+    """
+    if os.getpid() != _home():
+        raise RuntimeError(
+            f"process: {os.getpid()} was forked from {_home()}, in which JAX had run, and would "
+            "hang; start it by multiprocessing.get_context('spawn'), or fork before the first model"
+        )
 
 
 def package(name: str, extra: str, what: str) -> Any:
@@ -100,6 +120,7 @@ def images(
       channels: how many channels it must have, where that is known.
       shape: (H, W, C) it must have, where that is known.
     """
+    process()
     batch = array(argument, value)
     if batch.dtype == np.uint8:
         raise TypeError(f"{argument}: float32 in [0, 1] was expected, given uint8; divide by 255")

@@ -182,6 +182,20 @@ def write(
     return place
 
 
+def wilson(share: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % interval of a share of `count` draws, low and high.
+
+    Example:
+      >>> from rvis.results import wilson
+      >>> [float(bound.round(3)) for bound in wilson(0.5, 100)]
+      [0.404, 0.596]
+    """
+    p, z = np.asarray(share), 1.96
+    centre = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
 def describe(**arguments: Any) -> dict[str, Any]:
     """Arguments as JSON-able values, with the versions that produced a result.
 

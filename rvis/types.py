@@ -60,6 +60,8 @@ class Model:
       classes: one name a logit; empty where unknown.
       name: what to call it in titles and messages.
       preparation: how photographs are brought to `input_shape` (`rvis.data.Preparation`).
+      kind: what it gives: "logits" (n, classes), or an "embedding" (n, d) or "maps" (n, h, w, c),
+        by which no classes are told apart. "logits" is the layer's name in any case.
 
     Example:
       >>> import jax, jax.numpy as jnp, rvis
@@ -79,6 +81,7 @@ class Model:
     classes: tuple[str, ...] = struct.static(default=())
     name: str = struct.static(default="model")
     preparation: Any = struct.static(default=None)
+    kind: str = struct.static(default="logits")
 
     def __call__(self, images: ArrayLike) -> Array:
         """Logits (n, classes) of images (n, H, W, C) or (H, W, C), floating point in [0, 1].
@@ -92,6 +95,40 @@ class Model:
     def unnamed(self) -> Model:
         """The same model without its names, as compiled programs know it."""
         return struct.replace(self, name="", classes=(), preparation=None)
+
+    def astype(self, dtype: str | None = None, *, precision: str | None = None) -> Model:
+        """The same network computing in another number format, or with other products.
+
+        Images, activations, scores, optimizers and means stay float32.
+
+        Args:
+          dtype: "float32", "bfloat16" or "float16", of the weights and inside the network; None
+            to leave it.
+          precision: of matrix products and convolutions on accelerators, as JAX names it:
+            "highest", "float32", "tensorfloat32" or "bfloat16"; None for the device's default.
+
+        Raises:
+          ValueError: naming the argument.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, rvis
+          >>> half = rvis.load("mnist_cnn").astype("bfloat16")
+          >>> jax.tree.leaves(half.params)[0].dtype, half(jnp.zeros((28, 28, 1))).dtype
+          (dtype(bfloat16), dtype('float32'))
+        """
+        from rvis.models import precision as precisions  # which is above this room
+
+        if dtype is not None:
+            checks.choice("dtype", dtype, precisions.DTYPES)
+        if precision is not None:
+            checks.choice("precision", precision, precisions.PRECISIONS)
+        inner = self.apply
+        if isinstance(inner, precisions.InPrecision):
+            dtype, precision = dtype or inner.dtype, precision or inner.precision
+            inner = inner.inner
+        params = self.params if dtype is None else precisions.cast(self.params, dtype)
+        apply = precisions.InPrecision(inner, dtype, precision)
+        return struct.replace(self, params=params, apply=apply)
 
     def prepare(self, pictures: Any, *, fit: str = "crop") -> np.ndarray:
         """Photographs of any size as the network takes them, resized and cut as in its evaluation.
@@ -157,15 +194,37 @@ def check_model(model: Any, argument: str = "model") -> Model:
     Raises:
       TypeError: naming the argument and what makes a model of a network, for anything else.
     """
+    checks.process()
     if isinstance(model, Model):
         return model
     kind = type(model).__name__
     given = f"str {model!r}" if isinstance(model, str) else kind
     raise TypeError(
-        f"{argument}: a rvis.Model was expected, given {given}; rvis.load(NAME) has those that are "
-        "shipped, rvis.from_linen(module, variables, …) makes one of a Flax Linen module, "
-        "rvis.from_nnx(module, …) of an NNX one, and rvis.Model(params, apply, …) of a function"
+        f"{argument}: an rvis.Model was expected, given {given}; rvis.load(NAME) has those that "
+        "are shipped, rvis.from_linen(module, variables, …) makes one of a Flax Linen module, "
+        "rvis.from_nnx, from_equinox and from_keras of others, and rvis.from_function(function, "
+        "params, input_shape) of any function"
     )
+
+
+def check_classes(model: Any, *, least: int = 1) -> Model:
+    """`model`, if its output is the logits of `least` classes or more.
+
+    Raises:
+      TypeError, ValueError: naming `model`, with what serves instead.
+    """
+    if check_model(model).kind != "logits":
+        raise ValueError(
+            f"model: logits of classes were expected, but {model.name} gives {model.kind}; give an "
+            "objective in the place of a class, such as rvis.objectives.channel('logits', 0), and "
+            "use what needs no classes"
+        )
+    if least > 1 and layer_shapes(model).get(LOGITS) == (1,):
+        raise ValueError(
+            f"model: two classes or more were expected, but {model.name} has one logit; "
+            "rvis.from_linen and its like make two of it"
+        )
+    return model
 
 
 @jax.jit
@@ -197,7 +256,10 @@ def layer_shapes(model: Model, shape: tuple[int, int, int] | None = None) -> dic
       (10, 15, 64)
     """
     check_model(model)
-    size = shape or model.input_shape
+    size = model.input_shape if shape is None else shape
+    if not isinstance(size, (tuple, list)) or len(size) != 3:
+        raise ValueError(f"shape: (H, W, C) was expected, given {shape!r}")
+    size = tuple(checks.count("shape", side) for side in size)  # type: ignore[assignment]
     layers, out, failed = _reached(model.apply, *flat_shapes(model.params), size)
     if failed and not layers:
         raise ValueError(
@@ -271,21 +333,36 @@ def _reached(
 
 
 def as_key(key: KeyLike) -> Array:
-    """A typed PRNG key from a typed key or an int seed of at most 64 bits."""
+    """A typed PRNG key from such a key, an old one of uint32, or a seed of at most 64 bits."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         if not -(2**63) <= key < 2**63:
             raise ValueError(f"key: a seed of at most 64 bits was expected, given {key}")
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.shape == ():
-            return key
-        raise TypeError(f"key: one typed key was expected, given an array of shape {key.shape}")
+        with jax.transfer_guard("allow"):  # a seed is put on the device on purpose
+            return jax.random.key(int(key))
+    if isinstance(key, (jax.Array, np.ndarray)):
+        if key.dtype == np.uint32 and key.shape == jax.random.PRNGKey(0).shape:
+            return jax.random.wrap_key_data(jax.device_put(key))
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            if key.shape == ():
+                return key
+            raise TypeError(f"key: one typed key was expected, given an array of shape {key.shape}")
     raise TypeError(
         f"key: an int seed or a typed key such as jax.random.key(0) was expected, given {key!r}"
     )
 
 
-@jax.jit
-def fold_each(key: Array, numbers: Array) -> Array:
+def on_device(value: Any, dtype: Any = None) -> Array:
+    """`jnp.asarray` said aloud: JAX's guard of transfers forbids those that it makes by itself."""
+    if isinstance(value, jax.Array):
+        return jnp.asarray(value, dtype)
+    return jax.device_put(np.asarray(value, dtype))
+
+
+def fold_each(key: Array, numbers: Any) -> Array:
     """(n,) keys from one: `fold_in(key, number)` for each of (n,) numbers, in one program."""
+    return _folded(key, on_device(numbers))
+
+
+@jax.jit
+def _folded(key: Array, numbers: Array) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

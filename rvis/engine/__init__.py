@@ -3,7 +3,7 @@
 from rvis.engine.algorithm import Algorithm, Finished, Run
 from rvis.engine.policy import at_once
 from rvis.engine.programs import traced
-from rvis.engine.queue import apply, counted, run, stream
+from rvis.engine.queue import apply, counted, no_number, run, stream
 from rvis.engine.stages import Carry, in_stages
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "at_once",
     "counted",
     "in_stages",
+    "no_number",
     "run",
     "stream",
     "traced",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -76,22 +75,27 @@ def _put(path: str | Path, card: dict[str, Any], arrays: dict[str, np.ndarray]) 
     # Such as bfloat16, which NumPy's files do not know.
     dtypes = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}
     known = {name: arrays[name].view(f"u{arrays[name].dtype.itemsize}") for name in dtypes}
-    text = np.asarray(json.dumps({**card, "dtypes": dtypes}))
+    stored = arrays | known
+    card = {**card, "dtypes": dtypes}
+    text = np.asarray(json.dumps({**card, "digest": fingerprint(json.dumps(card), stored)}))
     with files.atomic(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, card=text, **(arrays | known))  # type: ignore[arg-type]
+        np.savez(stream, card=text, **stored)  # type: ignore[arg-type]
 
 
-def _get(path: str | Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _get(path: str | Path, about: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            card = json.loads(str(stored["card"]))
-            arrays = {name: stored[name] for name in stored.files if name != "card"}
-        same = card["fingerprint"] == fingerprint
+        with open(path, "rb") as stream:
+            files.check_arrays(path, stream)
+            with np.load(stream, allow_pickle=False) as stored:
+                card = json.loads(str(stored["card"]))
+                arrays = {name: stored[name] for name in stored.files if name != "card"}
+        if card.pop("digest") != fingerprint(json.dumps(card), arrays):
+            raise ValueError("it is not as it was written")
         for name, dtype in card["dtypes"].items():
             arrays[name] = arrays[name].view(jnp.dtype(dtype))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"checkpoint: {path} cannot be read ({error}); delete it") from error
-    if not same:
+    if card["fingerprint"] != about:
         raise ValueError(_OTHER.format(path))
     return card, arrays
 

@@ -102,23 +102,40 @@ def advance(
         _, info = jax.eval_shape(once, *first)
         blank = jax.tree.map(lambda leaf: jnp.zeros((piece, *leaf.shape), leaf.dtype), info)
 
-        def example(key: Array, made: Array, state: PyTree, problem: Any) -> _Slots:
-            def body(i: Array, carried: tuple[Any, ...]) -> tuple[Any, ...]:
-                state, made, info = carried
-                following, told = once(key, made, state, problem)
-                more = jnp.bool_(True)
-                if stops:
-                    more = ~algorithm.done(state)
-                    following = jax.tree.map(partial(jnp.where, more), following, state)
-                info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, told)
-                return following, made + more.astype(made.dtype), info
+        def ended(state: PyTree, some: Array) -> Array:
+            return jax.vmap(algorithm.done)(state) if stops else jnp.zeros(len(some), bool)
 
-            state, made, info = lax.fori_loop(0, steps, body, (state, made, blank))
-            return state, made, info, algorithm.done(state) if stops else jnp.bool_(False)
+        def together(keys: Array, made: Array, state: PyTree, problems: Any) -> _Slots:
+            """One group; it ends its piece where all of its examples are done."""
+
+            def unfinished(carried: tuple[Any, ...]) -> Array:
+                i, _, _, _, done = carried
+                return (i < steps) & ~done.all()
+
+            def body(carried: tuple[Any, ...]) -> tuple[Any, ...]:
+                i, state, made, info, done = carried
+
+                def example(
+                    key: Array, made: Array, state: PyTree, problem: Any, done: Array
+                ) -> tuple[PyTree, PyTree]:
+                    following, told = once(key, made, state, problem)
+                    if stops:
+                        following = jax.tree.map(partial(jnp.where, done), state, following)
+                    return following, told
+
+                state, told = jax.vmap(example)(keys, made, state, problems, done)
+                info = jax.tree.map(lambda all_, one: all_.at[:, i].set(one), info, told)
+                made = made + (~done).astype(made.dtype)
+                return i + 1, state, made, info, ended(state, made)
+
+            told = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), blank)
+            start = jnp.zeros_like(steps), state, made, told, ended(state, made)
+            _, *slots = lax.while_loop(unfinished, body, start)
+            return tuple(slots)  # type: ignore[return-value]
 
         groups = keys.shape[0] // width
         if groups == 1:
-            return jax.vmap(example)(keys, made, state, problems)
+            return together(keys, made, state, problems)
 
         def group(i: Array, carried: _Slots) -> _Slots:
             def some(tree: PyTree) -> PyTree:
@@ -126,7 +143,7 @@ def advance(
                 return jax.tree.map(lambda leaf: cut(leaf, i * width), tree)
 
             state, made, _, _ = carried
-            found = jax.vmap(example)(*some((keys, made, state, problems)))
+            found = together(*some((keys, made, state, problems)))
             put = partial(lax.dynamic_update_slice_in_dim, axis=0)
             return jax.tree.map(lambda all_, one: put(all_, one, i * width), carried, found)
 

@@ -7,6 +7,7 @@ further. Those that are done then leave, and the next of the queue take their sl
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -16,14 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from rvis import struct
+from rvis import checks, struct
+from rvis.engine import memory, programs
 from rvis.engine import policy as policies
-from rvis.engine import programs
 from rvis.engine.algorithm import Algorithm, Callback, Finished, Run
 from rvis.engine.checkpoints import Folder, Stored
 from rvis.engine.slots import Group, Keys, Work
@@ -39,6 +39,11 @@ def nonfinite(examples: list[int]) -> str:
         f"score: became NaN or infinite for objectives {examples}; a lower learning rate or weaker "
         "penalties would be right"
     )
+
+
+def no_number(examples: list[int]) -> str:
+    """What is said of a function whose numbers are NaN or infinite."""
+    return f"model: finite numbers were expected of it, given NaN or infinity for images {examples}"
 
 
 def run(
@@ -117,6 +122,7 @@ def stream(
         `chunk`, where it is too small for a callback.
       FloatingPointError: naming the examples that became NaN or infinite.
     """
+    checks.process()
     if callback is not None and chunk is not None and chunk < keys.shape[0]:
         raise ValueError(
             f"chunk: at least {keys.shape[0]} was expected beside a callback, to which all "
@@ -133,7 +139,8 @@ def stream(
         together=callback is not None,
     )
     model = None if model is None else model.unnamed()
-    shared = (algorithm, model)
+    # Said aloud, so that calls transfer nothing by themselves, which a guard may forbid.
+    algorithm, model = shared = jax.device_put((algorithm, model))
     if layout.mesh is not None:
         # Weights go where they are needed once, not at every call.
         shared = jax.device_put(shared, NamedSharding(layout.mesh, PartitionSpec()))
@@ -150,6 +157,8 @@ def stream(
         layout,
         failure,
     )
+    if chunk is None and callback is None:
+        work = memory.fitted(work)
     folder = None if checkpoint is None else Folder(checkpoint, work.about())
     total, disable = work.count * steps, None if progress else True
     bar = tqdm(total=total, desc=label, unit="step", disable=disable, leave=False)
@@ -168,7 +177,7 @@ def apply(
     *,
     widest: int = 16,
     progress: bool = False,
-    failure: Callable[[list[int]], str] | None = None,
+    failure: Callable[[list[int]], str] | None = no_number,
     **options: Any,
 ) -> PyTree:
     """`function(model, problem)` of n problems, in batches of one compiled program.
@@ -188,8 +197,8 @@ def apply(
       >>> engine.apply(logits, model, np.zeros((3, 28, 28, 1), np.float32), pixels=784).shape
       (3, 10)
     """
-    numbers = jnp.zeros((len(jax.tree.leaves(problems)[0]), 2), jnp.uint32)
-    keys = jax.random.wrap_key_data(numbers, impl="threefry2x32")
+    numbers = np.zeros((len(jax.tree.leaves(problems)[0]), 2), np.uint32)
+    keys = jax.random.wrap_key_data(jax.device_put(numbers), impl="threefry2x32")
     options |= {"widest": widest, "progress": progress, "failure": failure}
     found = run(_Once(function), model, problems, keys, steps=1, **options)
     return jax.tree.map(lambda leaf: leaf[:, 0], found.info)
@@ -250,11 +259,22 @@ def _rounds(
         while True:
             with lock:
                 idle = sum(not len(other.busy) for other in groups if other is not group) + 1
-                share, width = -(-len(waiting) // idle), work.policy.width
+                share, width = -(-len(waiting) // idle), group.work.policy.width
                 group.fill(waiting, -(-share // width) * width, restored)
             if not len(group.busy):
                 return
-            left.extend(group.advance())
+            try:
+                left.extend(group.advance())
+            except Exception as error:
+                layout = memory.narrower(group.work.policy)
+                if layout is None or callback is not None or not memory.exhausted(error):
+                    raise
+                # What was on its way was lost with its buffers, and begins again.
+                with lock:
+                    waiting.extendleft(map(int, group.example[group.busy][::-1]))
+                    narrow = dataclasses.replace(work, policy=layout)
+                    groups[groups.index(group)] = group = Group(narrow)
+                continue
             if callback is not None or time.monotonic() - begun > _TURN:
                 return
 

@@ -119,7 +119,8 @@ class Group:
             work.shared[0], self.keys, starts, implementation=work.keys.implementation
         )
         if self.state is not None:
-            begun = programs.refill(np.isin(np.arange(len(rows)), fresh), begun, self.state)
+            new = self._placed(np.isin(np.arange(len(rows)), fresh))
+            begun = programs.refill(new, begun, self.state)
         self.state = self._placed(begun)
         for slot in map(int, fresh):
             self.info[slot], self.kept[slot] = [], {}
@@ -153,8 +154,10 @@ class Group:
         policy, (algorithm, model) = self.work.policy, self.work.shared
         last = np.flatnonzero(self.example[self.order] >= 0).max(initial=-1)
         groups = last // (policy.width * policy.devices) + 1
-        counts = np.int32(steps), np.int32(groups)
-        return algorithm, self.keys, self.made, self.state, model, self.problems, *counts
+        whole = None if policy.mesh is None else NamedSharding(policy.mesh, PartitionSpec())
+        counts = jax.device_put((np.int32(steps), np.int32(groups)), whole)
+        made = self._placed(self.made)
+        return algorithm, self.keys, made, self.state, model, self.problems, *counts
 
     def options(self) -> dict[str, Any]:
         """What `programs.advance` is compiled for."""
@@ -216,7 +219,7 @@ class Group:
             state, problems = jax.device_put((state, problems), jax.local_devices()[0])
         for first in range(0, len(slots), width):
             some = slots[first : first + width]
-            rows = np.resize(some, width)
+            rows = jax.device_put(np.resize(some, width))
             made = programs.finish(
                 work.algorithm, rows, state, work.model, problems, stopped=stopped
             )

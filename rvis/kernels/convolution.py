@@ -149,6 +149,9 @@ def conv_general_dilated(
 
     `flax.linen.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)` uses it.
     """
+    if precision is None:
+        # The gradients are traced outside of the context that asks for it.
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     covered = (
         lhs.ndim == 4
         and all(set(np.ravel(value)) == {1} for value in others.values() if value is not None)

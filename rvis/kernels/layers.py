@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from rvis.kernels.convolution import LAYOUT, conv_general_dilated
 from rvis.kernels.windows import Pads
@@ -39,7 +40,7 @@ class Conv(nn.Module):
         # Of a kernel that is there Flax traces the initializer all the same, for its shape.
         drawn = not (shapes_only.value or self.has_variable("params", "kernel"))
         init = nn.initializers.he_normal() if drawn else nn.initializers.zeros
-        w = self.param("kernel", init, shape)
+        w = self.param("kernel", init, shape, jnp.float32)
         y = conv_general_dilated(
             x,
             w.astype(x.dtype),
@@ -49,5 +50,6 @@ class Conv(nn.Module):
             feature_group_count=self.groups,
         )
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
         return y

@@ -208,7 +208,12 @@ def avg_pool(
 ) -> jax.Array:
     """Average-pooling of (n, H, W, C); `count_padding` as PyTorch's `count_include_pad`."""
     pads = _pads(x, window, stride, padding, ceil)
-    return nn.avg_pool(x, (window, window), (stride, stride), pads, count_include_pad=count_padding)
+
+    def sums(x: jax.Array) -> jax.Array:
+        return nn.pool(x, 0.0, lax.add, (window, window), (stride, stride), pads)
+
+    counts = window**2 if count_padding else sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+    return sums(x) / counts
 
 
 class Pool(Protocol):

@@ -88,7 +88,10 @@ def test_width_changes_rounding_alone(pixels):
     np.testing.assert_allclose(count(pixels=pixels).result["sum"], count().result["sum"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+BESIDE = {**LAYOUTS, "side by side": {"pixels": 64, "piece": 4}}
+
+
+@pytest.mark.parametrize("layout", BESIDE.values(), ids=BESIDE)
 def test_examples_leave_when_they_are_done(layout):
     run = count(Stopping(), **layout)
     for i, rate in enumerate(RATES):
@@ -141,6 +144,7 @@ def test_units_rates_radii_weights_and_numbers_of_steps_are_one_program():
 
 def test_snapshots_are_the_results_after_so_many_steps():
     run = climb(*setup(5), steps=STEPS, snapshots=(0, 2, 6))
+    assert sorted(run.snapshots) == [0, 2, 6]
     np.testing.assert_array_equal(run.snapshots[0], 0.5)
     np.testing.assert_array_equal(run.snapshots[2], climb(*setup(5), steps=2).result)
     np.testing.assert_array_equal(run.snapshots[6], run.result)
@@ -186,8 +190,11 @@ def _double(model, problem):
     return {"y": 2 * problem["x"]}
 
 
-def test_apply_hands_back_what_is_not_finite():
-    assert np.isnan(engine.apply(_double, None, {"x": np.float32([np.nan])}, pixels=1)["y"]).all()
+def test_apply_names_what_is_not_finite_or_hands_it_back():
+    numbers = {"x": np.float32([1, np.nan, 3])}
+    with pytest.raises(FloatingPointError, match=r"model: finite numbers .* images \[1\]"):
+        engine.apply(_double, None, numbers, pixels=1)
+    assert np.isnan(engine.apply(_double, None, numbers, pixels=1, failure=None)["y"][1])
 
 
 # Interruption
@@ -290,19 +297,3 @@ def test_a_folder_in_use_is_refused(tmp_path):
         count(checkpoint=tmp_path)
     folder.close()
     count(checkpoint=tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "text"])
-def test_a_damaged_checkpoint_is_named(interrupt, tmp_path, damage):
-    interrupt(1, lambda: count(piece=2, checkpoint=tmp_path))
-    file = tmp_path / "flight.npz"
-    content = bytearray(file.read_bytes())
-    if damage == "truncated":
-        content = content[: len(content) // 2]
-    elif damage == "flipped":
-        content[content.index(b"leaves.0.npy") + 140] ^= 255
-    else:
-        content = b"not a checkpoint"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"checkpoint: .*flight.npz cannot be read"):
-        count(piece=2, checkpoint=tmp_path)
