@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis.models.apply import Floats, LinenApply, NnxApply, assemble, reason, takes
+from rvis import checks
+from rvis.models.apply import Call, Floats, LinenApply, NnxApply, reason, takes
+from rvis.models.outputs import Output, adapted
 from rvis.models.settings import checked_shape, fields, floats, tuples
 from rvis.types import Array, Model, PyTree
 
@@ -27,13 +30,19 @@ def from_linen(
     mean: Floats = (0.0,),
     std: Floats = (1.0,),
     name: str = "model",
+    call: Mapping[str, Any] | None = None,
+    output: Output = None,
+    kind: str | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Model:
     """A model from anybody's Flax Linen module.
 
     Its layers are the outputs of every submodule's `__call__`, named by their paths
-    ("block_0.Conv_1"), but for those inside `nn.scan`, `nn.remat` or `nn.jit`; where the module's
-    own `__call__` takes a keyword `tap`, that names them. Keywords such as `train` and
-    `deterministic` are given. Guided backpropagation and its like need a keyword `relu`.
+    ("block_0.Conv_1"; a second call is "block_0.Conv_1:1"), but for those inside `nn.scan`,
+    `nn.remat` or `nn.jit`; where the module's own `__call__` takes a keyword `tap`, that names
+    them. A keyword `relu` takes the rules of guided backpropagation and its like; without one they
+    are put in as by `rvis.from_function`. The keywords `train`, `training`, `is_training`,
+    `deterministic` and `inference` are given as in evaluation.
 
     Args:
       module: maps normalised images (n, H, W, C) to logits (n, classes). Its fields must be
@@ -44,10 +53,16 @@ def from_linen(
       mean: subtracted from images in [0, 1]: one number, or one a channel.
       std: what they are divided by then.
       name: what to call it.
+      call: further keywords of the module's `__call__`, such as {"is_train": False}.
+      output: which of several outputs: a key, an attribute, an index, or a function of them.
+      kind: "logits", "embedding" (n, d) or "maps" (n, h, w, c). By default (n, c) are logits. A
+        single logit z becomes the pair (−z/2, z/2), whose softmax has the sigmoid of z.
+      grid: (h, w) of a transformer's tokens; by default that of a layer of patches before them, or
+        square. Layers of tokens are then seen as (h, w, d), and `NAME.class` is the class token.
 
     Raises:
       TypeError, ValueError: naming the argument, such as a module whose fields do not hash or that
-        returns anything but (n, classes).
+        returns no array of its kind.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -65,8 +80,12 @@ def from_linen(
     lists = {field: value for field, value in fields(module).items() if isinstance(value, list)}
     if lists:
         module = module.clone(**{field: tuples(value) for field, value in lists.items()})
-    apply = LinenApply(module, floats("mean", mean, shape[2]), floats("std", std, shape[2]))
-    return _from_module(apply, dict(variables), shape, classes, name)
+    statistics = floats("mean", mean, shape[2]), floats("std", std, shape[2])
+    apply = LinenApply(module, *statistics, call=keywords(module, call))
+    about: dict[str, Any] = {"classes": classes, "name": name, "output": output, "kind": kind}
+    about["grid"] = grid
+    # Flax raises by itself where a module in training mode would change its state.
+    return _from_module(apply, dict(variables), shape, about, compare=False)
 
 
 def from_nnx(
@@ -77,11 +96,18 @@ def from_nnx(
     mean: Floats = (0.0,),
     std: Floats = (1.0,),
     name: str = "model",
+    call: Mapping[str, Any] | None = None,
+    output: Output = None,
+    kind: str | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Model:
     """A model from anybody's Flax NNX module; the module itself is left as it is.
 
-    The weights are those the module holds now, and it is used in evaluation mode (`module.eval()`
-    on a copy). Arguments and refusals are those of `from_linen`.
+    The weights are those the module holds now, and a copy is used in evaluation mode: by its
+    `eval()`, and by attributes `train`, `training`, `is_training`, `deterministic` and `inference`
+    that are True or False. A module whose state changes all the same (batch statistics, streams of
+    random numbers), or whose batches differ from their examples, is refused. Arguments and other
+    refusals are those of `from_linen`.
 
     Example:
       >>> from flax import nnx
@@ -102,16 +128,38 @@ def from_nnx(
     shape = checked_shape(input_shape)
     graphdef, state = nnx.split(module)
     statistics = floats("mean", mean, shape[2]), floats("std", std, shape[2])
-    apply = NnxApply(graphdef, takes(module, "relu"), *statistics)
-    return _from_module(apply, state, shape, classes, name)
+    apply = NnxApply(graphdef, takes(module, "relu"), *statistics, keywords(module, call))
+    about: dict[str, Any] = {"classes": classes, "name": name, "output": output, "kind": kind}
+    about["grid"] = grid
+    return _from_module(apply, state, shape, about)
+
+
+def keywords(module: object, call: Mapping[str, Any] | None) -> Call:
+    """`call`, checked: what a module's `__call__` takes, with values that hash."""
+    if call is None:
+        return ()
+    if not isinstance(call, Mapping) or not all(isinstance(keyword, str) for keyword in call):
+        raise TypeError(f"call: a mapping of keywords was expected, given {call!r}")
+    function = getattr(type(module), "call", type(module).__call__)  # Keras has its own `__call__`
+    parameters = inspect.signature(function).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for keyword in call:
+            checks.choice("call", keyword, list(parameters)[2:])
+    pairs = tuple(sorted((keyword, tuples(value)) for keyword, value in call.items()))
+    try:
+        hash(pairs)
+    except TypeError as error:
+        raise ValueError(f"call: values that hash were expected ({error})") from error
+    return pairs
 
 
 def _from_module(
     apply: LinenApply | NnxApply,
     params: PyTree,
     input_shape: tuple[int, int, int],
-    classes: tuple[str, ...],
-    name: str,
+    about: Mapping[str, Any],
+    *,
+    compare: bool = True,
 ) -> Model:
     try:
         hash(apply)
@@ -120,7 +168,7 @@ def _from_module(
             f"module: its fields must be hashable, without arrays or lists ({reason(error)})"
         ) from error
     params = jax.tree.map(_float32_copy, params)
-    return assemble(apply, params, input_shape, tuple(map(str, classes)), name)
+    return adapted(apply, params, input_shape, compare=compare, **about)
 
 
 def _float32_copy(leaf: Any) -> Array:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 
 from rvis import checks, struct
@@ -25,9 +28,10 @@ from rvis.models.families import (
     wideresnet,
 )
 from rvis.models.families.parts import Architecture
+from rvis.models.outputs import Selected
 from rvis.models.settings import checked_shape, fields, floats, tuples
 from rvis.models.weights import convert
-from rvis.types import KeyLike, Model, as_key
+from rvis.types import KeyLike, Model, as_key, layer_shapes
 
 _FAMILIES = (
     mnist,
@@ -63,6 +67,8 @@ def build(
     classes: tuple[str, ...] = (),
     name: str | None = None,
     preparation: Preparation | None = None,
+    strict: bool = True,
+    partial: str | None = None,
 ) -> Model:
     """A reference architecture with weights; what `load` does once it knows which.
 
@@ -73,14 +79,18 @@ def build(
       config: fields of the module that differ, such as {"stages": (3, 4, 6, 3)}. Where `classes`
         is not among them it follows the classifier's weights.
       key: an int seed or a typed key, for random weights.
-      input_shape: (H, W, C) the network was trained at; the architecture's by default.
+      input_shape: (H, W, C) the network was trained at; the architecture's by default, with as
+        many channels as the first convolution takes.
       mean: of images in [0, 1]; by default that of a normaliser inside the weights (MadryLab's
-        checkpoints have one), else the architecture's.
+        checkpoints have one), else the architecture's, averaged for grey images.
       std: likewise.
       classes: one name a logit; by default those of what the architecture is trained on, where
         the weights have as many.
       name: what to call the model; the architecture's name by default.
       preparation: how photographs are brought to it; the architecture's by default.
+      strict: whether entries that the architecture does not have are refused; otherwise they are
+        left out, with a warning that names them.
+      partial: "trunk" for a model without classifier, and so without logits.
 
     Raises:
       TypeError, ValueError: naming the argument, or `state` with every entry that does not fit.
@@ -93,6 +103,9 @@ def build(
     """
     known = ARCHITECTURES[checks.choice("architecture", architecture, ARCHITECTURES)]
     fields = _config(known, config)
+    if partial is not None:
+        checks.choice("partial", partial, ("trunk",))
+        fields["classes"] = 0 if _bare(known, fields) else 1
     shape = checked_shape(known.input_shape if input_shape is None else input_shape)
     module = known.make(**fields)
     try:
@@ -119,9 +132,25 @@ def build(
         attached = convert.normaliser(state) or (known.mean, known.std)
         mean, std = attached[0] if mean is None else mean, attached[1] if std is None else std
         state = convert.normalise_names(state, expected)
+        channels = _channels(state, expected, shape[2]) if input_shape is None else shape[2]
+        if channels != shape[2]:
+            shape = (*shape[:2], channels)
+            expected = convert.reference_shapes(module, shape)
+            if channels == 1:
+                mean, std = ((sum(numbers) / len(numbers),) for numbers in (mean, std))
+        if partial:
+            state = _headless(state, known, expected)
         head = state.get(f"{known.head}.weight")
         if "classes" not in fields and head is not None and np.ndim(head) in (2, 4):
             module = known.make(**fields, classes=int(np.shape(head)[0]))
+        surplus = sorted(state.keys() - convert.reference_shapes(module, shape).keys())
+        if surplus and not strict:
+            warnings.warn(
+                f"weights: {len(surplus)} entries are no part of {architecture} and left out: "
+                f"{', '.join(surplus[:20])}{', …' * (len(surplus) > 20)}",
+                stacklevel=2,
+            )
+            state = {name: value for name, value in state.items() if name not in surplus}
         params = convert.to_variables(module, state, shape)
     apply = LinenApply(
         module,
@@ -131,8 +160,57 @@ def build(
     if not classes and not isinstance(weights, str) and known.names is not None:
         count = fields.get("classes", getattr(module, "classes", 0))
         classes = known.names() if count == len(known.names()) else ()
-    model = assemble(apply, params, shape, tuple(map(str, classes)), name or architecture)
+    names = () if partial else tuple(map(str, classes))
+    model = assemble(apply, params, shape, names, name or architecture)
+    if partial and fields["classes"]:
+        model = _trunk(model, module)
     return struct.replace(model, preparation=preparation or known.preparation)
+
+
+def _bare(known: Architecture, fields: Mapping[str, Any]) -> bool:
+    """Whether an architecture can be made without a classifier."""
+    try:
+        convert.reference_shapes(known.make(**{**fields, "classes": 0}), known.input_shape)
+    except (ValueError, ZeroDivisionError):
+        return False
+    return True
+
+
+def _headless(
+    state: Mapping[str, np.ndarray], known: Architecture, expected: Mapping[str, tuple]
+) -> dict[str, np.ndarray]:
+    """`state` without its classifier; with one of zeros, where the network needs one."""
+    head, top = f"{known.head}.", known.head.partition(".")[0]
+    kept = {k: v for k, v in state.items() if k in expected or not k.startswith(top)}
+    zeros = {k: np.zeros(s, np.float32) for k, s in expected.items() if k.startswith(head)}
+    return kept | zeros
+
+
+def _channels(state: Mapping[str, Any], expected: Mapping[str, tuple], channels: int) -> int:
+    """How many channels the weights take, if one convolution of the image takes other than that."""
+    others = {
+        np.shape(state[name])[1]
+        for name, shape in expected.items()
+        if len(shape) == 4 == np.ndim(state.get(name, 0))
+        and shape[1] == channels
+        and np.shape(state[name])[::2] == shape[::2]
+    }
+    return others.pop() if len(others) == 1 else channels
+
+
+def _trunk(model: Model, module: nn.Module) -> Model:
+    """A model up to where its layers have as many units as there are classes, without logits."""
+    two = module.clone(classes=2)
+    shapes = layer_shapes(model)
+    image = jax.ShapeDtypeStruct((1, *model.input_shape), np.float32)
+    params = jax.eval_shape(lambda image: two.init(jax.random.key(0), image), image)
+    wider = layer_shapes(assemble(LinenApply(two), params, model.input_shape, (), ""))
+    layers = tuple(layer for layer in model.layers if shapes[layer] == wider[layer])
+    return struct.replace(model, apply=Selected(model.apply, _nothing), layers=layers)
+
+
+def _nothing(logits: Any) -> Any:
+    return logits[:, :0]
 
 
 def _config(known: Architecture, config: Mapping[str, Any] | None) -> dict[str, Any]:

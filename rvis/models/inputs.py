@@ -12,9 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
-from rvis.models.apply import LinenApply, assemble, reason
-from rvis.types import Array, ArrayLike, Model, PyTree, Relu, Tap, check_model, identity
+from rvis import checks, struct
+from rvis.models.apply import LinenApply, assemble, has_activations, reason
+from rvis.types import (
+    Array,
+    ArrayLike,
+    Model,
+    PyTree,
+    Relu,
+    Tap,
+    check_model,
+    flat_shapes,
+    identity,
+)
 
 Shape = tuple[int, ...]
 """Of one input, without the batch axis."""
@@ -137,11 +147,16 @@ def join_inputs(
     apply = JoinedApply(inner, sizes, tuple(zip(lows, highs, strict=True)))
     params = jax.tree.map(jnp.asarray, params)
     try:
-        return assemble(apply, params, (1, sum(apply.cells), 1), (), name)
+        model = assemble(apply, params, (1, sum(apply.cells), 1), (), name)
     except ValueError as error:
         raise ValueError(
             f"network: it cannot be called with inputs of shapes {list(sizes)} ({reason(error)})"
         ) from error
+    if not isinstance(inner, LinenApply) or inner.takes_relu:
+        return model
+    active = has_activations(apply, *flat_shapes(params), model.input_shape)
+    inner = dataclasses.replace(inner, activations=active)
+    return struct.replace(model, apply=dataclasses.replace(apply, apply=inner))
 
 
 def split_inputs(model: Model, images: ArrayLike) -> tuple[Array, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from rvis import checks, files
+from rvis import checks, files, gate
 from rvis.models import architectures
 from rvis.models.apply import LinenApply
 from rvis.models.settings import fields
@@ -23,12 +23,15 @@ Weights = str | os.PathLike[str] | Mapping[str, Any]
 """A file, a state-dict {reference name: array}, or the word "random"."""
 
 
+@gate.public
 def load(
     name_or_path: str | os.PathLike[str],
     *,
     weights: Weights | None = None,
-    pretrained: bool | str = False,
+    pretrained: bool = False,
     key: KeyLike = 0,
+    strict: bool = True,
+    partial: str | None = None,
 ) -> Model:
     """A model by its name, from a file, or as an architecture with weights of yours or public ones.
 
@@ -42,9 +45,12 @@ def load(
       pretrained: for an architecture's name: its public weights for ImageNet. Those of
         `efficientnet_lite0` to 2 come with data packages, the extra `imagenet`; others (`PUBLISHED`
         in `rvis.models.weights.pretrained`) are fetched at the first call into $RVIS_CACHE, else
-        ~/.cache/rvis. "trunk" is the convolutions of `alexnet` or `vgg16`, of the same extra: a
-        model with layers and no logits.
+        ~/.cache/rvis.
       key: an int seed or a typed key, for random weights.
+      strict: whether entries of `weights` that the architecture does not have are refused;
+        otherwise they are left out, with a warning that names them.
+      partial: "trunk" loads `weights`, or pretrained ones, without the classifier: a model with
+        layers and no logits. Those of `alexnet` and `vgg16` come with the extra `imagenet`.
 
     Returns:
       A model whose params are float32 JAX arrays. `classes` are ImageNet's for 1,000 logits of an
@@ -64,8 +70,12 @@ def load(
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
-    if pretrained != "trunk":
-        checks.flag("pretrained", pretrained)
+    checks.flag("pretrained", pretrained)
+    checks.flag("strict", strict)
+    if partial is not None:
+        checks.choice("partial", partial, ("trunk",))
+        if not pretrained and weights is None:
+            raise ValueError("partial: it needs weights=… or pretrained=True, given neither")
     if pretrained and weights is not None:
         raise ValueError("weights, pretrained: one of the two was expected, given both")
     if pretrained:
@@ -75,10 +85,10 @@ def load(
                 f"pretrained: {architecture!r} is shipped with its weights, load({architecture!r}) "
                 "has them"
             )
-        return _pretrained(architecture, trunk=pretrained == "trunk")
+        return _pretrained(architecture, partial)
     if weights is not None:
         checks.choice("name_or_path", name_or_path, architectures.ARCHITECTURES)
-        return _with_weights(str(name_or_path), weights, key)
+        return _with_weights(str(name_or_path), weights, key, strict=strict, partial=partial)
     shipped = _shipped() if isinstance(name_or_path, str) else {}
     if name_or_path in shipped:
         return _from_folder(shipped[name_or_path], name_or_path)
@@ -96,6 +106,11 @@ def load(
         checks.choice("name_or_path", name_or_path, list_models())
     if theirs and not ours:
         return hub.from_folder(path)
+    if hub.could_be_name(name_or_path) and not path.exists():
+        raise ValueError(
+            f"name_or_path: there is no file or folder {path}; a model of the hub that is called "
+            f"so is load('hf-hub:{name_or_path}')"
+        )
     if path.is_dir():
         return _from_folder(path, path.resolve().name)
     state, metadata = convert.read_state_dict(path)
@@ -108,9 +123,9 @@ def load(
     return _from_card(card, state, str(path), path.stem)
 
 
-def _pretrained(architecture: str, *, trunk: bool) -> Model:
-    if trunk:
-        package = packages.TRUNKS[checks.choice("pretrained", architecture, packages.TRUNKS)]
+def _pretrained(architecture: str, partial: str | None) -> Model:
+    if partial and architecture in packages.TRUNKS:
+        package = packages.TRUNKS[architecture]
         config = {"classes": 0}
         known = architectures.ARCHITECTURES[architecture]
         names = convert.reference_shapes(known.make(**config), known.input_shape)
@@ -119,15 +134,15 @@ def _pretrained(architecture: str, *, trunk: bool) -> Model:
     if architecture in packages.WHOLE:
         package = packages.WHOLE[architecture]
         state = convert.read_state_dict(packages.installed(package))[0]
-        return architectures.build(package.architecture, weights=state, name=architecture)
-    return architectures.build(
-        architecture, weights=convert.read_state_dict(published(architecture))[0]
-    )
+        name, architecture = architecture, package.architecture
+        return architectures.build(architecture, weights=state, name=name, partial=partial)
+    state = convert.read_state_dict(published(architecture))[0]
+    return architectures.build(architecture, weights=state, partial=partial)
 
 
-def _with_weights(architecture: str, weights: Weights, key: KeyLike) -> Model:
+def _with_weights(architecture: str, weights: Weights, key: KeyLike, **options: Any) -> Model:
     if isinstance(weights, Mapping) or weights == "random":
-        return architectures.build(architecture, weights=weights, key=key)
+        return architectures.build(architecture, weights=weights, key=key, **options)
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(
             "weights: a path, a mapping {reference name: array} or 'random' was expected, given "
@@ -136,8 +151,8 @@ def _with_weights(architecture: str, weights: Weights, key: KeyLike) -> Model:
     path = files.as_path("weights", weights)
     state, metadata = convert.read_state_dict(path)
     card = _own(metadata)
-    if card is None or card["architecture"] != architecture:
-        return architectures.build(architecture, weights=state)
+    if card is None or card["architecture"] != architecture or options["partial"]:
+        return architectures.build(architecture, weights=state, **options)
     return _from_card(card, state, str(path), path.stem)
 
 
@@ -262,21 +277,24 @@ def describe(model: Model) -> dict[str, Any]:
       ('mnist_cnn', {'widths': [32, 64], 'dense': 256, 'classes': 10})
     """
     check_model(model)
-    module = model.apply.module if isinstance(model.apply, LinenApply) else None
+    apply = model.apply
+    while hasattr(apply, "inner"):  # tokens as grids, another precision
+        apply = apply.inner
+    module = apply.module if isinstance(apply, LinenApply) else None
     same = [
         name
         for name, known in architectures.ARCHITECTURES.items()
         if type(known.make()) is type(module)
     ]
-    if not isinstance(model.apply, LinenApply) or not same:
+    if not isinstance(apply, LinenApply) or not same:
         raise ValueError(
             f"model: one of a reference architecture was expected, given {model.name!r} with "
-            f"{type(model.apply).__name__} of {type(module).__name__}"
+            f"{type(apply).__name__} of {type(module).__name__}"
         )
-    config = fields(model.apply.module)
+    config = fields(apply.module)
     # Of ResNet's names, say, the one whose own configuration differs in the fewest fields.
     own = {name: fields(architectures.ARCHITECTURES[name].make()) for name in same}
     name = min(same, key=lambda name: sum(own[name][field] != config[field] for field in config))
     about = {"architecture": name, "config": config, "input_shape": model.input_shape}
-    about |= {"mean": model.apply.mean, "std": model.apply.std, "classes": model.classes}
+    about |= {"mean": apply.mean, "std": apply.std, "classes": model.classes}
     return json.loads(json.dumps(about))

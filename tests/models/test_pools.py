@@ -103,7 +103,7 @@ def test_pictures_have_fewer_chessboards_and_their_scores_rise(model):
 
 
 def test_refusals(model):
-    with pytest.raises(TypeError, match="model: a rvis.Model was expected"):
+    with pytest.raises(TypeError, match="model: an rvis.Model was expected"):
         smooth_pools(model.apply)
     with pytest.raises(ValueError, match="model: pointwise pools by itself"):
         smooth_pools(toys.pointwise())

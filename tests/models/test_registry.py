@@ -182,13 +182,21 @@ UNKNOWN = {
     "empty": ("", {}, r"^name_or_path: unknown ''"),
     "no such file": ("nowhere.safetensors", {}, r"^path: .*nowhere\.safetensors"),
     "no such folder": ("nowhere/deeper/model", {}, r"^path: .*nowhere.deeper.model"),
+    "no such file of two parts": (
+        "a/b.pth",
+        {},
+        r"^name_or_path: .*file.* a/b\.pth.*hf-hub:a/b\.pth",
+    ),
+    "no such model of a folder": ("FOLDER/model", {}, r"^name_or_path: .*FOLDER/model.*hf-hub:"),
     "no such weights": ("resnet18", {"weights": "nowhere.pth"}, r"^path: .*nowhere\.pth"),
 }
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_an_unknown_name_gets_the_nearest_or_the_path(case, shelf):
+def test_an_unknown_name_gets_the_nearest_or_the_path(case, shelf, tmp_path, monkeypatch):
     name, keywords, message = UNKNOWN[case]
+    (tmp_path / "FOLDER").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         registry.load(name, **keywords)
 
@@ -357,12 +365,99 @@ def test_build_names_what_is_wrong(case):
         architectures.build(arguments.pop("architecture"), **arguments)
 
 
+# --- surplus, grey and partial weights ---------------------------------------------------------
+
+TINY = {"stages": (1,), "widths": (4,), "stem": "imagenet"}
+
+
+def tiny(**options):
+    arguments = {"weights": "random", "config": {**TINY, "classes": 3}, **options}
+    return architectures.build("resnet18", **arguments)
+
+
+def test_surplus_weights_are_refused_or_reported():
+    model = tiny()
+    state = {**convert.from_variables(model.params), "ema.decay": np.ones(1)}
+    with pytest.raises(ValueError, match="1 surplus: ema.decay"):
+        tiny(weights=state)
+    with pytest.warns(UserWarning, match="1 entries are no part of resnet18.*: ema.decay$"):
+        loaded = tiny(weights=state, strict=False)
+    chex.assert_trees_all_equal(loaded.params, model.params)
+
+
+def test_a_grey_stem_makes_a_network_of_grey_images():
+    state = convert.from_variables(tiny().params)
+    grey = state["conv1.weight"].sum(1, keepdims=True)
+    model = tiny(weights={**state, "conv1.weight": grey})
+    assert model.input_shape == (224, 224, 1)
+    np.testing.assert_allclose(model.apply.mean, [np.mean([0.485, 0.456, 0.406])])
+    assert model(np.zeros((32, 32, 1), np.float32)).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"conv1.weight is \(\d+, 1, 7, 7\) where"):
+        tiny(weights={**state, "conv1.weight": grey}, input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mnist_cnn"])
+def test_a_trunk_has_the_layers_before_the_classifier(name):
+    config = TINY if name == "resnet18" else None
+    whole = architectures.build(name, weights="random", config=config)
+    state = convert.from_variables(whole.params)
+    top = architectures.ARCHITECTURES[name].head
+    bare = {entry: value for entry, value in state.items() if not entry.startswith(f"{top}.")}
+    for given in (state, bare):
+        trunk = architectures.build(name, weights=given, config=config, partial="trunk")
+        assert trunk.layers == whole.layers[:-1] and trunk.classes == ()
+        images = np.full((1, *whole.input_shape), 0.5, np.float32)
+        assert trunk(images).shape == (1, 0)
+        last = trunk.layers[-1]
+        np.testing.assert_allclose(
+            taps.record(trunk, images, last)[last],
+            taps.record(whole, images, last)[last],
+            rtol=1e-6,
+        )
+
+
+def test_a_trunk_natively_without_classifier_leaves_it_out():
+    config = {"stages": (1,), "widths": (4,)}
+    whole = architectures.build(
+        "vgg11", weights="random", config={**config, "dense": 8, "classes": 2}
+    )
+    state = convert.from_variables(whole.params)
+    assert "classifier.0.weight" in state
+    trunk = architectures.build("vgg11", weights=state, config=config, partial="trunk")
+    assert trunk.layers[-1] == "pool1" and list(trunk.params["params"]) == ["features.0"]
+
+
+def test_a_trunk_needs_weights():
+    with pytest.raises(ValueError, match="^partial: it needs weights"):
+        registry.load("resnet18", partial="trunk")
+
+
+METADATA = {
+    "text": {"format": "pt", "config": "not json", "classes": "]["},
+    "json of another kind": {
+        "config": "3",
+        "input_shape": "null",
+        "mean": "{}",
+        "architecture": "x",
+    },
+    "deep": {"config": "[" * 9999},
+}
+
+
+@pytest.mark.parametrize("case", METADATA)
+def test_metadata_of_others_is_ignored(case, tmp_path):
+    model = registry.load("mnist_cnn", weights="random")
+    convert.save(tmp_path / "theirs.safetensors", model, METADATA[case])
+    loaded = registry.load("mnist_cnn", weights=tmp_path / "theirs.safetensors")
+    chex.assert_trees_all_equal(loaded.params, model.params)
+
+
 # --- apply -----------------------------------------------------------------------------------
 
 
 def test_inceptionv1_sees_255_times_the_image_less_117():
     known = architectures.ARCHITECTURES["inceptionv1"]
-    seen = normalised(jnp.array([0.0, 0.5, 1.0]), known.mean, known.std)
+    seen = normalised(jnp.array([0.0, 0.5, 1.0]).reshape(1, 1, 3, 1), known.mean, known.std).ravel()
     np.testing.assert_allclose(seen, [-117, 10.5, 138], rtol=1e-5)
 
 
@@ -433,13 +528,6 @@ class Tapped(nn.Module):
     def __call__(self, x, *, tap=lambda name, x: x, relu=nn.relu):
         x = tap("hidden", relu(nn.Dense(4)(x.mean((1, 2)))))
         return nn.Dense(2)(x)
-
-
-class Twice(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        dense = nn.Dense(3, name="dense")
-        return dense(dense(x.mean((1, 2))))
 
 
 class Remat(nn.Module):
@@ -535,8 +623,11 @@ def test_linen_models_of_one_architecture_share_a_program():
 
 
 LINEN = {
-    "one submodule twice": (Twice(), {}, r"^module: .*given twice: \['dense'\]"),
-    "maps for logits": (Map(), {}, r"^module: logits \(n, classes\).*\(1, 8, 8, 2\)"),
+    "maps for logits": (
+        Map(),
+        {"kind": "logits"},
+        r"^module: logits \(n, classes\).*\(1, 8, 8, 2\)",
+    ),
     "unhashable": (Holder(np.ones(2)), {}, r"^module: its fields must be hashable"),
     "mean": (Tapped(), {"mean": (1.0, 2.0)}, r"^mean: "),
     "std": (Tapped(), {"std": (0.0,)}, r"^std: "),
@@ -668,26 +759,6 @@ def test_nnx_models_of_one_architecture_share_a_program():
     one, two = from_nnx(NnxNet(0)), from_nnx(NnxNet(1))
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert hash(one.apply) == hash(two.apply)
-
-
-def test_nnx_submodule_used_twice_is_refused():
-    class Shared(nnx.Module):
-        def __init__(self):
-            self.dense = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
-
-        def __call__(self, x):
-            return self.dense(self.dense(x.mean((1, 2))))
-
-    with pytest.raises(ValueError, match=r"given twice: \['dense'\]"):
-        from_nnx(Shared())
-
-
-@pytest.mark.parametrize("make", [lambda: from_linen(Net()), lambda: from_nnx(NnxNet())])
-def test_a_relu_rule_that_cannot_be_put_in_is_refused(make):
-    model = make()
-    assert not model.apply.takes_relu
-    with pytest.raises(ValueError, match=r"^relu: \w*Net applies its own"):
-        model.apply(model.params, IMAGES, relu=taps.guided_relu)
 
 
 def test_a_deep_model_traces_its_layers_once():

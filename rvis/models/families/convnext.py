@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from rvis.kernels.layers import Conv
 from rvis.models.families.parts import (
@@ -37,7 +38,8 @@ class ConvNeXtBlock(nn.Module):
         y = tap("mlp.act", gelu(y))
         y = tap("mlp.fc2", nn.Dense(channels, name="mlp.fc2")(y))
         if self.scaled:
-            y = y * self.param("gamma", nn.initializers.ones, (channels,)).astype(y.dtype)
+            scale = self.param("gamma", nn.initializers.ones, (channels,), jnp.float32)
+            y = y * scale.astype(y.dtype).reshape(1, 1, 1, -1)
         return x + y
 
 

@@ -64,7 +64,8 @@ class TransformerBlock(nn.Module):
         def scale(name: str, x: jax.Array) -> jax.Array:
             if not self.scaled:
                 return x
-            return x * self.param(f"{name}.gamma", nn.initializers.ones, (width,)).astype(x.dtype)
+            gamma = self.param(f"{name}.gamma", nn.initializers.ones, (width,), jnp.float32)
+            return x * gamma.astype(x.dtype).reshape(1, 1, -1)
 
         y = tap("norm1", layer_norm("norm1", self.epsilon)(x))
         qkv = nn.Dense(3 * width, name="attn.qkv")(y).reshape(n, tokens, 3, self.heads, -1)
@@ -87,8 +88,8 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, tap: Tap, relu: Relu) -> jax.Array:
         n, tokens, width = x.shape
-        latent = self.param("latent", nn.initializers.zeros, (1, 1, width)).astype(x.dtype)
-        q = nn.Dense(width, name="q")(latent).reshape(1, 1, self.heads, -1)
+        latent = self.param("latent", nn.initializers.zeros, (1, 1, width), jnp.float32)
+        q = nn.Dense(width, name="q")(latent.astype(x.dtype)).reshape(1, 1, self.heads, -1)
         kv = nn.Dense(2 * width, name="kv")(x).reshape(n, tokens, 2, self.heads, -1)
         q = jnp.broadcast_to(q, (n, *q.shape[1:]))
         y = nn.Dense(width, name="proj")(attention(q, kv[:, :, 0], kv[:, :, 1]))
@@ -205,16 +206,17 @@ class ViT(nn.Module):
         extra = self._extra()
         ahead = sum(extra.values()) if self.placed else 0
         zeros = nn.initializers.zeros
-        places = self.param("pos_embed", zeros, (1, ahead + side**2, width)).astype(x.dtype)
+        places = self.param("pos_embed", zeros, (1, ahead + side**2, width), jnp.float32)
+        places = places.astype(x.dtype)
         grid = places[:, ahead:].reshape(1, side, side, width)
         if size != [side, side]:
             grid = jax.image.resize(grid, (1, *size, width), "cubic", antialias=True)
         x = (x + grid).reshape(n, -1, width)
         if not extra:
             return x
-        tokens = jnp.concatenate(
-            [self.param(name, zeros, (1, count, width)) for name, count in extra.items()], 1
-        ).astype(x.dtype)
+        shapes = {name: (1, count, width) for name, count in extra.items()}
+        drawn = [self.param(name, zeros, shape, jnp.float32) for name, shape in shapes.items()]
+        tokens = jnp.concatenate(drawn, 1).astype(x.dtype)
         tokens = tokens + places[:, :ahead] if self.placed else tokens
         return jnp.concatenate((jnp.broadcast_to(tokens, (n, *tokens.shape[1:])), x), 1)
 

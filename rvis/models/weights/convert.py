@@ -41,6 +41,7 @@ _LEAVES = {
 _PREFIXES = frozenset(("module", "model", "attacker", "_orig_mod", "backbone"))
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _NORMALISER = re.compile(r"(?:^|\.)normalizer?\.new_(mean|std)$")
+_STATISTIC = re.compile(r"^(.*?)(?:new_)?(mean|std)$")
 _ALIASES = (
     (re.compile(r"^pre_logits\.fc1\."), "classifier.0."),
     (re.compile(r"^pre_logits\.fc2\."), "classifier.3."),
@@ -93,7 +94,14 @@ def read_state_dict(path: files.PathLike) -> tuple[State, dict[str, str]]:
 def _read_safetensors(path: pathlib.Path) -> tuple[State, dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as opened:
-            state = {name: opened.get_tensor(name) for name in opened.keys()}
+            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}
+            eighth = [name for name, kind in kinds.items() if kind.startswith("F8")]
+            if eighth:
+                raise ValueError(
+                    f"path: {path} holds {eighth[0]!r} as float8 ({kinds[eighth[0]]}), which means "
+                    "nothing without the scales it is quantised by; give it as float16 or float32"
+                )
+            state = {name: opened.get_tensor(name) for name in kinds}
             metadata = opened.metadata() or {}
     # AttributeError is how the package meets a number format that NumPy has not.
     except (safetensors.SafetensorError, OSError, AttributeError) as error:
@@ -184,20 +192,35 @@ def _reference_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def normaliser(
     state: Mapping[str, np.ndarray],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(mean, std), one number a channel, of the normaliser of a MadryLab checkpoint; None else."""
-    numbers: dict[str, tuple[float, ...]] = {}
+    """(mean, std), one number a channel, of the normaliser beside a network; None without one.
+
+    It is any pair of entries ".mean" and ".std" (MadryLab's `normalizer.new_mean`, or `0.mean` of
+    a Sequential of normaliser and network), of at most four numbers each.
+    """
+    pairs = _statistics(state)
+    numbers = {
+        kind: tuple(np.ravel(state[name]).tolist())
+        for kind, name in next(iter(pairs.values()), {}).items()
+    }
+    return (numbers["mean"], numbers["std"]) if numbers else None
+
+
+def _statistics(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, str]]:
+    """{what stands before: {"mean": entry, "std": entry}} of the normalisers in a state-dict."""
+    pairs: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for name, value in state.items():
-        match = _NORMALISER.search(name)
-        if match:
-            numbers.setdefault(match.group(1), tuple(np.ravel(value).tolist()))
-    return (numbers["mean"], numbers["std"]) if len(numbers) == 2 else None
+        match = _STATISTIC.match(name)
+        if match and match.group(1)[-1:] in ("", ".") and np.size(value) <= 4:
+            pairs[match.group(1)][match.group(2)] = name
+    return {before: pair for before, pair in pairs.items() if len(pair) == 2}
 
 
 def normalise_names(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple]) -> State:
     """`state` under the names that a network expects, without what wrappers and training add.
 
     Leading `module.`, `model.`, `attacker.`, `_orig_mod.` and `backbone.` go wherever that makes
-    the rest an expected name. Of several copies of one entry (as in MadryLab's checkpoints) the
+    the rest an expected name, and so does any other that the network as a whole stands under
+    (`net.`, `student.`, `1.`). Of several copies of one entry (as in MadryLab's checkpoints) the
     fullest is kept, and of equal ones that with the shortest prefix. timm's names for VGG, and
     those of CIFAR's residual networks, become torchvision's. Left out are `num_batches_tracked`, an
     attached normaliser and GoogLeNet's auxiliary heads.
@@ -213,6 +236,8 @@ def normalise_names(state: Mapping[str, np.ndarray], expected: Mapping[str, tupl
       >>> list(convert.normalise_names(state, {"fc.bias": (2,)}))
       ['fc.bias']
     """
+    attached = {name for pair in _statistics(state).values() for name in pair.values()}
+    state = _unwrapped({k: v for k, v in state.items() if k not in attached}, expected)
     fitting: dict[str, dict[str, str]] = collections.defaultdict(dict)
     others: dict[str, str] = {}
     for name in state:
@@ -237,6 +262,22 @@ def normalise_names(state: Mapping[str, np.ndarray], expected: Mapping[str, tupl
     for name, shortest in others.items():
         result[name if shortest in result else shortest] = state[name]
     return result
+
+
+def _unwrapped(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple]) -> State:
+    """`state` without the prefix, if it is no known one, under which most is as expected."""
+    fits: collections.Counter[str] = collections.Counter()
+    for name in state:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            if _alias(".".join(parts[i:]), expected) in expected:
+                fits[".".join(parts[:i])] += 1
+    best = min(fits, key=lambda prefix: (-fits[prefix], len(prefix), prefix), default="")
+    if set(best.split(".")) <= {"", *_PREFIXES}:
+        return dict(state)
+    inside = {name for name in state if name.startswith(f"{best}.")}
+    rest = {name: value for name, value in state.items() if name not in inside}
+    return rest | {name[len(best) + 1 :]: state[name] for name in state if name in inside}
 
 
 def _forms(name: str) -> Iterator[tuple[str, str]]:

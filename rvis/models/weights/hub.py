@@ -19,15 +19,30 @@ from rvis.models.weights import convert
 from rvis.types import Model
 
 _NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?")
+_HUB = "hf-hub:"
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".json", ".h5")
+_PATIENCE = 5
+"""Seconds that the hub has to say whether it has a model."""
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def could_be_name(name: Any) -> bool:
+    """Whether it has a hub name's form, as a path of two parts has too."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def is_name(name: Any) -> bool:
-    """Whether it is a hub name, OWNER/MODEL or OWNER/MODEL@REVISION, and no file or folder."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or os.path.exists(name):
+    """Whether it is a hub name, OWNER/MODEL or OWNER/MODEL@REVISION, and no file or folder.
+
+    What ends as a file, or begins with a folder that there is, is a path, unless "hf-hub:" says
+    otherwise.
+    """
+    if not could_be_name(name) or os.path.exists(name):
         return False
-    return not name.endswith((".safetensors", ".pth", ".pt", ".bin"))
+    if name.startswith(_HUB):
+        return True
+    return not name.endswith(_ENDINGS) and not os.path.isdir(name.split("/")[0])
 
 
 def load(name: str) -> Model:
@@ -46,13 +61,18 @@ def load(name: str) -> Model:
     assert match is not None
     repository, revision = match.groups()
 
+    place: dict[str, Any] = {"revision": revision, "endpoint": os.environ.get("HF_ENDPOINT")}
+
     def fetched(file: str) -> pathlib.Path:
-        endpoint = os.environ.get("HF_ENDPOINT")
-        return pathlib.Path(
-            hub.hf_hub_download(repository, file, revision=revision, endpoint=endpoint)
-        )
+        return pathlib.Path(hub.hf_hub_download(repository, file, **place))
 
     try:
+        cached = hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+        if not isinstance(cached, str) and not hub.constants.HF_HUB_OFFLINE:
+            # A download that cannot begin is tried for half a minute; this is not.
+            hub.get_hf_file_metadata(
+                hub.hf_hub_url(repository, "config.json", **place), timeout=_PATIENCE
+            )
         config = fetched("config.json")
         try:
             weights = fetched(_FILES[0])
@@ -62,8 +82,9 @@ def load(name: str) -> Model:
     except Exception as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
         raise ConnectionError(
-            f"name_or_path: {name!r} could not be had of the hub: {reason}. Where there is no "
-            "network, bring its config.json and model.safetensors and load their folder"
+            f"name_or_path: {name!r} could not be had of the hub: {reason}. It is read as a hub's "
+            f"OWNER/MODEL, since there is no file or folder {os.path.abspath(name)}. Where there "
+            "is no network, bring its config.json and model.safetensors and load their folder"
         ) from error
     _check_blob(weights)
     return _from_files(config, weights, repository)

@@ -66,7 +66,7 @@ TRUNKS: Mapping[str, Package] = {
         "VGG16_0",
     ),
 }
-"""Convolutions without a classifier, torchvision's (BSD): `load(NAME, pretrained="trunk")`."""
+"""Convolutions without a classifier, torchvision's (BSD), of `load(NAME, …, partial="trunk")`."""
 
 
 def installed(package: Package) -> pathlib.Path:
