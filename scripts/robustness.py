@@ -5,7 +5,9 @@ Time:     about five minutes on two cores for a network, 500 images of CIFAR-10 
 Prints:   a table for each norm and network: ε, the accuracy under attack, and its 95 % interval.
           FOLDER/NORM.png shows all networks; FOLDER/MODEL/NORM holds the plot, the arrays and the
           card of each. After Ctrl-C the same command goes on in the curve that it was drawing, and
-          draws those before it anew; --norms leaves them out.
+          draws those before it anew; --norms leaves them out. With `--attack autoattack` it prints
+          the accuracy after each of its attacks, and what casts doubt on them; FOLDER/MODEL then
+          holds the attacked images.
 DATA is what `rvis.data.load` reads; MODEL a name of `rvis.list_models()` or a path that `rvis.load`
 reads.
 """
@@ -68,6 +70,25 @@ def measured(
     return curve
 
 
+def standard(
+    model: rvis.Model, test: Dataset, norm: str, eps: float, a: argparse.Namespace
+) -> None:
+    """A network's accuracy after each attack of AutoAttack, which is written and printed."""
+    found = attacks.autoattack(
+        model,
+        np.asarray(test.floats(np.arange(len(test)))),
+        test.labels,
+        norm=norm,
+        eps=eps,
+        key=a.seed,
+        checkpoint=a.out / model.name / f"{norm}_autoattack.part",
+        progress=not a.quiet,
+    )
+    found.save(a.out / model.name / f"{norm}_autoattack_{eps:.4g}")
+    print(f"{model.name}, autoattack, {norm}, eps {eps:.4g}, {len(test)} images")
+    print(found.table(), flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -76,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--beside", nargs="*", default=[], metavar="MODEL", help="other networks")
     p.add_argument("--out", type=Path, default=Path("out", "robustness"))
     p.add_argument("--norms", nargs="+", default=list(attacks.NORMS), choices=attacks.NORMS)
-    p.add_argument("--attack", default="pgd", help="pgd, apgd, bim or square")
+    p.add_argument("--attack", default="pgd", help="pgd, apgd, bim, fab, square or autoattack")
     p.add_argument("--epsilons", type=float, nargs="+", help="for one norm; a usual range else")
     p.add_argument("--steps", type=int, help="of the attack; its own default")
     p.add_argument("--images", type=int, default=500, help="test images, evenly spread")
@@ -93,6 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
         count = min(rvis.checks.count("--images", a.images), len(test))
         test = test.take(np.linspace(0, len(test) - 1, count).astype(int))
         for norm in a.norms:
+            if a.attack == "autoattack":
+                for model in models:
+                    for eps in a.epsilons or radii(model.input_shape, norm)[4:5]:
+                        standard(model, test, norm, eps, a)
+                continue
             curves = [measured(model, test, norm, a) for model in models]
             ax = figures.axes()
             for curve in curves:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.ascent import Problem
-from rvis.attacks.attack import Keep, Look, Plan, loss_gradient, plan, run_attack, starts
+from rvis.attacks.attack import Keep, Plan, plan, run_attack, starts
+from rvis.attacks.geometry import surface
 from rvis.attacks.gradient import steepest
-from rvis.attacks.request import Options, Request, prepare
+from rvis.attacks.look import Look, loss_gradient
+from rvis.attacks.request import BallOptions, Request, prepare
 from rvis.attacks.result import AttackResult
-from rvis.types import Array, ArrayLike, KeyLike, Model
+from rvis.attacks.sparse_apgd import SparseAPGD, stages
+from rvis.objectives import Objective
+from rvis.types import Array, ArrayLike, KeyLike, Model, on_device
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
@@ -94,7 +97,9 @@ class APGD:
 
     def init(self, key: Array, start: Any) -> APGDState:
         """From a `Start`; a draw lies on the surface of the ball, as in fra31/auto-attack."""
-        x = start.point(self._surface(key, start.ball))
+        ball = start.ball
+        unit = surface(key, ball.centre.shape, self.norm)
+        x = start.point(ball.project(ball.centre + ball.radius * unit))
         low = jnp.float32(-jnp.inf)
         return APGDState(
             jnp.int32(0),
@@ -110,23 +115,13 @@ class APGD:
             jnp.bool_(False),
         )
 
-    def _surface(self, key: Array, ball: Any) -> Array:
-        """x + ε·r/‖r‖, put into [0, 1]."""
-        if self.norm == "linf":
-            draw = jax.random.uniform(key, ball.centre.shape, jnp.float32, -1, 1)
-            unit = draw / jnp.abs(draw).max()
-        else:
-            draw = jax.random.normal(key, ball.centre.shape, jnp.float32)
-            unit = draw / jnp.linalg.norm(draw)
-        return ball.project(ball.centre + ball.radius * unit)
-
     def step(
         self, key: Array, state: APGDState, model: Model, problem: Problem
     ) -> tuple[APGDState, Look]:
         """One step up."""
         gradient, outcome = loss_gradient(state.position, key, model, problem)
         score = outcome.loss
-        rises = state.rises + ((state.step > 0) & (score > state.score))
+        rises = state.rises + ((state.step > 0) & (score > state.score)).astype(jnp.int32)
         higher = score > state.top_score
         top = jnp.where(higher, state.position, state.top)
         top_gradient = jnp.where(higher, gradient, state.top_gradient)
@@ -135,7 +130,7 @@ class APGD:
         # Algorithm 1, lines 12 to 16.
         asked = (state.step == self.marks).any()
         since = state.step - jnp.where(self.marks < state.step, self.marks, 0).max()
-        few = rises < self.rho * since
+        few = rises.astype(jnp.float32) < self.rho * since.astype(jnp.float32)
         stuck = ~state.halved & (top_score == state.last_top)
         halve = asked & (few | stuck)
         size = jnp.where(halve, state.size / 2, state.size)
@@ -167,17 +162,22 @@ def plan_apgd(
     request: Request,
     *,
     steps: int,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     given: np.ndarray | None = None,
     drawn: Any = True,
     keep: Keep = "best",
 ) -> Plan:
     """The plan of `apgd`; see there and `starts` for the arguments."""
     checks.count("steps", steps)
-    attack = APGD(request.norm, jnp.asarray(_marks(steps)))
+    attack: Any = APGD(request.norm, on_device(_marks(steps)))
+    if request.norm == "l1":
+        attack = SparseAPGD(
+            on_device(stages(steps)), on_device(max(1, int(0.012 * steps)), jnp.int32)
+        )
     return plan(request, attack, starts(request, given, drawn), steps=steps, loss=loss, keep=keep)
 
 
+@gate.public
 def apgd(
     model: Model,
     images: ArrayLike,
@@ -190,7 +190,7 @@ def apgd(
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 100,
-    **options: Unpack[Options],
+    **options: Unpack[BallOptions],
 ) -> AttackResult:
     """Auto-PGD: no step size to choose.
 
@@ -202,7 +202,12 @@ def apgd(
     not halved then. Of all iterates, the last included, the one with the highest loss is given
     back; one that fools comes before all that do not.
 
-    Args, returns and raises as `pgd`, with "linf" or "l2" for `norm`.
+    In L1 the steps are sparse: along the signs of the largest entries of the gradient, of which
+    there are fewer as the best image is sparser, their length shrinking where it is not. The ball
+    has three times its radius for three tenths of the steps, and twice that for three more; only
+    the rest counts.
+
+    Args, returns and raises as `pgd`.
 
     Example:
       >>> import numpy as np, rvis
@@ -213,7 +218,8 @@ def apgd(
       (5,)
 
     Reference: Croce & Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of
-      diverse parameter-free attacks, algorithm 1.
+      diverse parameter-free attacks, algorithm 1. Croce & Hein 2021, Mind the box: l1-APGD for
+      sparse adversarial attacks on image classifiers, algorithm 1 and section 3.4.
     """
     return run_attack(
         plan_apgd,
@@ -225,7 +231,6 @@ def apgd(
             eps=eps,
             target=target,
             key=key,
-            norms=("linf", "l2"),
         ),
         "apgd",
         restarts=restarts,

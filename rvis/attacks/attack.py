@@ -18,10 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, engine, projections, struct
-from rvis.ascent import Problem, energy
+from rvis.ascent import Problem
+from rvis.attacks.look import Look, Rounded, look, shown
 from rvis.attacks.losses import Outcome, objective
-from rvis.attacks.request import Callback, Request, check_run, conclude, failure, watch
+from rvis.attacks.request import (
+    Callback,
+    Request,
+    check_run,
+    conclude,
+    drawing,
+    draws,
+    failure,
+    watch,
+)
 from rvis.attacks.result import AttackResult
+from rvis.objectives import Objective
 from rvis.projections import Projection
 from rvis.types import Array, Model, PyTree
 
@@ -34,39 +45,20 @@ BALLS: Mapping[str, Callable[..., Projection]] = {
 }
 
 
-class Look(NamedTuple):
-    """What a step has learned of one image (1, H, W, C)."""
-
-    image: Array
-    outcome: Outcome
-
-
 class Attack(Protocol):
     """Pure functions of one image; a pytree whose numbers are traced."""
 
     def init(self, key: Array, start: Any) -> PyTree:
         """The first state, mostly from a `Start`.
 
-        A state's `position` (1, H, W, C) is the iterate at which the next step looks.
+        A state's `position` (1, H, W, C) is the iterate at which the next step looks, and after the
+        last step `Pursuit` does, unless the attack has an attribute `complete` that is true.
         """
 
     def step(
         self, key: Array, state: PyTree, model: Model, problem: Problem
     ) -> tuple[PyTree, Look]:
         """The next state, and what was learned of an image on the way."""
-
-
-def look(images: Array, key: Array, model: Model, problem: Problem) -> tuple[Array, Outcome]:
-    """What is maximised at (1, H, W, C), a number, and the outcome there."""
-    total, outcome = energy(images, key, model, problem)
-    return total, cast(Outcome, outcome)
-
-
-def loss_gradient(
-    images: Array, key: Array, model: Model, problem: Problem
-) -> tuple[Array, Outcome]:
-    """The gradient of what is maximised at (1, H, W, C), and the outcome there."""
-    return jax.grad(look, has_aux=True)(images, key, model, problem)
 
 
 @struct.dataclass
@@ -106,6 +98,10 @@ def starts(request: Request, given: np.ndarray | None = None, drawn: Any = True)
     return Start(balls(request), cast(Array, images[:, None]), cast(Array, chosen))
 
 
+_LOWEST = np.finfo(np.float32).min
+"""The loss of an image that was not looked at; finite, as all that a run gives must be."""
+
+
 @struct.dataclass
 class Best:
     """Of the iterates looked at so far, the one to give back.
@@ -123,10 +119,13 @@ class Best:
     since: Array
 
     def after(self, image: Array, outcome: Outcome, step: Array, *, last: bool) -> Best:
-        """With one more iterate (1, H, W, C) looked at; `last` to keep whatever came last."""
+        """With one more iterate (1, H, W, C) looked at; `last` to keep whatever came last.
+
+        One outside of its ball, whose margin is −inf, is never kept.
+        """
         loss, success = outcome.loss, outcome.success
         higher = (success & ~self.success) | ((success == self.success) & (loss > self.loss))
-        taken = jnp.bool_(True) if last else higher
+        taken = jnp.bool_(True) if last else higher & jnp.isfinite(outcome.margin)
         return Best(
             jnp.where(taken, image[0], self.image),
             jnp.where(taken, loss, self.loss),
@@ -160,7 +159,7 @@ class Pursuit:
     def init(self, key: Array, start: Any) -> PursuitState:
         """Before any iterate was looked at."""
         inner = self.attack.init(key, start)
-        none = Best(inner.position[0], jnp.float32(-jnp.inf), jnp.bool_(False), jnp.int32(-1))
+        none = Best(inner.position[0], jnp.float32(_LOWEST), jnp.bool_(False), jnp.int32(-1))
         return PursuitState(jnp.int32(0), inner, none)
 
     def step(
@@ -168,14 +167,18 @@ class Pursuit:
     ) -> tuple[PursuitState, Array]:
         """One step of the attack; tells the loss of what it looked at."""
         inner, seen = self.attack.step(key, state.inner, model, problem)
-        best = state.best.after(seen.image, seen.outcome, state.step, last=self.last)
+        image = shown(seen.image, problem)
+        best = state.best.after(image, seen.outcome, state.step, last=self.last)
         return PursuitState(state.step + 1, inner, best), seen.outcome.loss
 
     def finish(self, state: PursuitState, model: Model, problem: Problem) -> Best:
-        """The best with the last iterate looked at too."""
+        """The best, with the last iterate looked at too."""
+        if getattr(self.attack, "complete", False):
+            return state.best
         still = jax.random.key(0)  # without views nothing is random
         _, outcome = look(state.inner.position, still, model, problem)
-        return state.best.after(state.inner.position, outcome, state.step, last=self.last)
+        image = shown(state.inner.position, problem)
+        return state.best.after(image, outcome, state.step, last=self.last)
 
 
 @struct.dataclass
@@ -232,7 +235,9 @@ class Plan:
         return dataclasses.replace(self, keep="first")
 
 
-def plan(request: Request, attack: Any, starts: Any, *, steps: int, loss: str, **rest: Any) -> Plan:
+def plan(
+    request: Request, attack: Any, starts: Any, *, steps: int, loss: str | Objective, **rest: Any
+) -> Plan:
     """An attack on the images of a request, each in its ball; arguments as `Plan`."""
     checks.count("steps", steps)
     return Plan(
@@ -255,6 +260,7 @@ def run_plan(
     request: Request,
     *,
     attempt: int = 0,
+    eot: int = 1,
     rows: np.ndarray | None = None,
     **options: Any,
 ) -> Found:
@@ -264,6 +270,7 @@ def run_plan(
       plan: of the request's images.
       request: checked arguments.
       attempt: folded into the keys, for other chances.
+      eot: draws of a network that draws, for each step.
       rows: what messages call the images; their places by default.
       **options: of `engine.run`.
 
@@ -274,7 +281,7 @@ def run_plan(
     count = len(request.images)
     run = engine.run(
         plan.algorithm,
-        request.model,
+        drawing(request.model, eot),
         plan.problem,
         request.keys(attempt),
         steps=plan.steps,
@@ -286,60 +293,15 @@ def run_plan(
         **options,
     )
     best = run.result
-    return Found(best.image, best.loss, best.success, best.since, _losses(run, plan.steps))
+    return Found(best.image, best.loss, best.success, best.since, losses_of(run, plan.steps))
 
 
-def _losses(run: engine.Run, steps: int) -> np.ndarray:
+def losses_of(run: engine.Run, steps: int) -> np.ndarray:
     """(n, steps) what the steps told, NaN where there was none."""
     losses = np.full((len(run.made), steps), np.nan, np.float32)
     taken = run.info.shape[1]
     losses[:, :taken] = np.where(np.arange(taken) < run.made[:, None], run.info, np.nan)
     return losses
-
-
-def run_unsolved(
-    algorithm: Any,
-    request: Request,
-    posed: Callable[[Request], Problem],
-    *,
-    steps: int,
-    callback: Callback | None = None,
-    **options: Any,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs an algorithm for a nearby image wherever the original does not fool the model already.
-
-    Args:
-      algorithm: starts from an image (1, H, W, C), tells losses and gives an image (H, W, C).
-      request: checked arguments.
-      posed: gives the n problems of a request.
-      steps: at most.
-      callback: see `pgd`.
-      **options: of `engine.run`.
-
-    Returns:
-      Images (n, H, W, C), losses (n, steps), and the steps that each took, 0 where it is untouched.
-    """
-    check_run(callback, options.get("chunk"))
-    rows = np.flatnonzero(~request.solved)
-    images, made = request.images.copy(), np.zeros(len(request.images), np.int32)
-    losses = np.full((len(images), steps), np.nan, np.float32)
-    if rows.size:
-        some = request.rows(rows)
-        run = engine.run(
-            algorithm,
-            request.model,
-            posed(some),
-            some.keys(),
-            steps=steps,
-            pixels=request.pixels,
-            starts=some.images[:, None],
-            widest=8,
-            callback=watch(request, callback, np.asarray, rows=rows),
-            failure=failure(rows),
-            **options,
-        )
-        images[rows], made[rows], losses[rows] = run.result, run.made, _losses(run, steps)
-    return images, losses, made
 
 
 def run_attack(
@@ -348,6 +310,8 @@ def run_attack(
     method: str,
     *,
     restarts: int = 1,
+    quantize: bool = False,
+    eot: int = 1,
     chunk: int | None = None,
     checkpoint: str | Path | None = None,
     callback: Callback | None = None,
@@ -361,6 +325,8 @@ def run_attack(
       request: checked arguments.
       method: the attack's name.
       restarts: how many attempts in all.
+      quantize: see `pgd`; so the next.
+      eot: draws of a network that draws, for each step.
       chunk: see `pgd`; so the next.
       checkpoint: a folder.
       callback: called between steps, which count on from attempt to attempt.
@@ -369,7 +335,19 @@ def run_attack(
     """
     checks.count("restarts", restarts)
     check_run(callback, chunk)
+    checks.count("eot", eot)
     plan = planned(request, **options)
+    if draws(request.model):
+        options["eot"] = eot
+    elif eot > 1:
+        raise ValueError(f"eot: 1 was expected of a network that says of no key, given {eot}")
+    if quantize:
+        levels = 255 * request.images
+        if np.abs(levels - np.round(levels)).max() > 1e-3:
+            raise ValueError("quantize: images of 8 bits were expected, given others")
+        ball = Rounded(plan.problem.constraint)
+        plan = dataclasses.replace(plan, problem=struct.replace(plan.problem, constraint=ball))
+        options["quantize"] = True
     ended: list[int] = []
 
     def attempt(number: int, carry: tuple[Any, ...], folder: Path | None) -> tuple[Any, ...]:
@@ -391,6 +369,7 @@ def run_attack(
         again = run_plan(
             plan.rows(rows),
             request.rows(rows),
+            eot=eot,
             attempt=number,
             rows=rows,
             chunk=chunk,
@@ -408,7 +387,7 @@ def run_attack(
     count = len(request.images)
     none = Found(
         request.images,
-        np.full(count, -np.inf, np.float32),
+        np.full(count, _LOWEST, np.float32),
         np.zeros(count, bool),
         np.full(count, -1, np.int32),
         np.full((count, plan.steps), np.nan, np.float32),
@@ -430,6 +409,8 @@ def run_attack(
         idle = (request.solved & ~found.success)[:, None, None, None]
         images = np.where(idle, request.images, images)
         since = np.where(request.solved, 0, since)
+    if quantize:  # to the bits that a file gives back
+        images = np.round(255 * images) / np.float32(255)
     return conclude(
         request,
         images,

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Unpack
 import jax
 import jax.numpy as jnp
 
-from rvis import checks, optimizers, struct
+from rvis import checks, gate, optimizers, struct
 from rvis.ascent import Ascent
 from rvis.attacks.losses import Margin, margin
 from rvis.attacks.minimal import searched
 from rvis.attacks.request import Options, Request, prepare
 from rvis.attacks.result import AttackResult
 from rvis.objectives import Activations, Objective
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, on_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Confident(Objective):
         return Confident(margin, jnp.broadcast_to(self.confidence, (count,)))  # type: ignore[arg-type]
 
 
+@gate.public
 def carlini_wagner(
     model: Model,
     images: ArrayLike,
@@ -118,7 +119,7 @@ def carlini_wagner(
     request = prepare(model, images, labels, norm="l2", target=target, key=key)
 
     def confident(some: Request) -> Objective:
-        return Confident(margin(some), jnp.float32(confidence))
+        return Confident(margin(some), on_device(confidence, jnp.float32))
 
     return searched(
         Ascent(Tanh(request.shape), optimizers.adam(learning_rate)),

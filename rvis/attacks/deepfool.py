@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.ascent import Problem
-from rvis.attacks.attack import run_unsolved
+from rvis.attacks.geometry import dual_length
 from rvis.attacks.losses import Margin, least_margin, margin
+from rvis.attacks.minimal import run_unsolved
 from rvis.attacks.request import Options, conclude, prepare
 from rvis.attacks.result import AttackResult
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, on_device
 
 _SHORTEST = {"l2": 1e-4, "linf": 1e-6}
 """The least distance to move where a boundary is all but reached; the authors' code adds 1e-4."""
+
+
+def pulled(model: Model, images: Array) -> tuple[Array, Callable[[Array], tuple[Array]]]:
+    """The logits (k,) of (1, H, W, C), and what pulls a cotangent of theirs back to it."""
+    return jax.vjp(lambda images: model.apply(model.params, images)[0], images)  # type: ignore[return-value]
+
+
+def strongest(logits: Array, label: Array, count: int) -> Array:
+    """The classes (count,) other than `label` of the largest logits."""
+    others = jnp.where(jnp.arange(logits.shape[0], dtype=jnp.int32) == label, -jnp.inf, logits)
+    return lax.top_k(others, count)[1].astype(jnp.int32)
+
+
+def boundaries(
+    logits: Array, pull: Callable[[Array], tuple[Array]], label: Array, others: Array
+) -> tuple[Array, Array]:
+    """By how much the logits of others (m,) exceed a label's, and gradients (m, 1, H, W, C)."""
+    ways = jax.nn.one_hot(others, logits.shape[0], dtype=logits.dtype)
+    ways = ways - jax.nn.one_hot(label, logits.shape[0], dtype=logits.dtype)[None]
+    return logits[others] - logits[label], jax.vmap(pull)(ways)[0]
 
 
 @struct.dataclass
@@ -68,16 +91,13 @@ class DeepFool:
         objective = problem.objective
         assert isinstance(objective, Margin)
         label = objective.unit
-        logits, pull = jax.vjp(lambda images: model.apply(model.params, images)[0], state.images)
-        others = jnp.where(jnp.arange(logits.shape[0]) == label, -jnp.inf, logits)
+        logits, pull = pulled(model, state.images)
         nearest = jnp.where(
-            state.step == 0, lax.top_k(others, self.candidates)[1], state.nearest
-        ).astype(jnp.int32)
-        ways = jax.nn.one_hot(nearest, logits.shape[0], dtype=logits.dtype)
-        ways = ways - jax.nn.one_hot(label, logits.shape[0], dtype=logits.dtype)
-        (slopes,) = jax.vmap(pull)(ways)
+            state.step == 0, strongest(logits, label, self.candidates), state.nearest
+        )
+        gaps, slopes = boundaries(logits, pull, label, nearest)
         # As far beyond a boundary as it takes to be on its other side in any program.
-        gaps = jnp.abs(logits[nearest] - logits[label]) + least_margin(logits)
+        gaps = jnp.abs(gaps) + least_margin(logits)
         moved = state.moved + self._move(gaps, slopes)
         images = jnp.clip(state.origin + (1 + self.overshoot) * moved, 0, 1)
         after = model.apply(model.params, images)
@@ -96,8 +116,7 @@ class DeepFool:
 
     def _move(self, gaps: Array, slopes: Array) -> Array:
         """The way to the nearest boundary, from gaps (k,) and slopes (k, 1, H, W, C)."""
-        flat = slopes.reshape(slopes.shape[0], -1)
-        dual = jnp.linalg.norm(flat, axis=1) if self.norm == "l2" else jnp.abs(flat).sum(1)
+        dual = jax.vmap(partial(dual_length, norm=self.norm))(slopes)
         reachable = dual > 0
         distance = jnp.where(reachable, gaps / jnp.where(reachable, dual, 1), jnp.inf)
         best = distance.argmin()
@@ -109,6 +128,7 @@ class DeepFool:
         return jnp.where(reachable[best], length, 0) * direction
 
 
+@gate.public
 def deepfool(
     model: Model,
     images: ArrayLike,
@@ -157,7 +177,9 @@ def deepfool(
     request = prepare(model, images, labels, norm=norm, key=key, norms=("l2", "linf"))
     if request.outputs < 2:
         raise ValueError(f"model: at least two logits were expected, given {request.outputs}")
-    algorithm = DeepFool(jnp.float32(overshoot), norm, min(candidates, request.outputs - 1))
+    algorithm = DeepFool(
+        on_device(overshoot, jnp.float32), norm, min(candidates, request.outputs - 1)
+    )
     attacked, losses, made = run_unsolved(
         algorithm,
         request,

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
+from jax import lax
 
-from rvis import checks, engine, images, objectives, optimizers, projections, struct
+from rvis import checks, engine, gate, images, objectives, optimizers, projections, struct
 from rvis.ascent import Ascent, AscentState, Problem
 from rvis.attacks.attack import BALLS
 from rvis.attacks.request import Callback, check_run
@@ -23,7 +24,18 @@ from rvis.optimizers import Optimizer
 from rvis.plotting import grids
 from rvis.results import Result, describe
 from rvis.transforms import Transform
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
+from rvis.types import (
+    LOGITS,
+    Array,
+    ArrayLike,
+    KeyLike,
+    Model,
+    as_key,
+    check_classes,
+    fold_each,
+    layer_shapes,
+    on_device,
+)
 
 _KINDS = ("pixel", "fourier", "pyramid", "cppn")
 _OBJECTIVES = {"probability": objectives.probability, "logit": objectives.logit}
@@ -111,7 +123,8 @@ class UntilSure:
         sure = chance >= self.enough
         after, told = self.ascent.step(key, state.ascent, model, problem)
         after = jax.tree.map(lambda new, old: jnp.where(sure, old, new), after, state.ascent)
-        return FoolState(after, sure), FoolInfo(told.score, chance, logits.argmax() == unit)
+        leads = lax.argmax(logits, 0, unit.dtype) == unit
+        return FoolState(after, sure), FoolInfo(told.score, chance, leads)
 
     def done(self, state: FoolState) -> Array:
         """Whether the network is sure enough."""
@@ -122,6 +135,7 @@ class UntilSure:
         return jnp.clip(self.ascent.images(state.ascent)[0], 0, 1)
 
 
+@gate.public
 def fool(
     model: Model,
     target: Any,
@@ -189,6 +203,7 @@ def fool(
     Reference: Nguyen, Yosinski & Clune 2015, Deep Neural Networks are Easily Fooled, section 3.5;
       Szegedy et al. 2013, Intriguing properties of neural networks.
     """
+    check_classes(model, least=2)
     units = checks.classes("target", target, model.classes, count=layer_shapes(model)[LOGITS][-1])
     if units.ndim > 1 or not units.size:
         raise ValueError(f"target: one class or a list was expected, given {target!r}")
@@ -236,7 +251,9 @@ def fool(
 
     found = sorted(
         engine.stream(
-            UntilSure(ascent, jnp.float32(jnp.inf if confidence is None else confidence)),
+            UntilSure(
+                ascent, on_device(jnp.inf if confidence is None else confidence, jnp.float32)
+            ),
             model,
             problem,
             keys,
@@ -267,7 +284,7 @@ def fool(
         *(each.info for each in found),
     )
     logits = np.asarray(model(pictures))
-    last = np.asarray(jax.nn.softmax(logits))[np.arange(count), flat]
+    last = np.asarray(jax.jit(jax.nn.softmax)(on_device(logits)))[np.arange(count), flat]
     leads = np.concatenate([info.leads, (logits.argmax(1) == flat)[:, None]], 1)
     scores = info.score
     starts = kept[0] if 0 in snapshots else kept.pop(0)
@@ -328,10 +345,10 @@ def _start(start: Any, spec: Parameterization, keys: Array) -> Array | None:
     count = keys.shape[0]
     if isinstance(start, str):
         if checks.choice("start", start, ("noise", "grey")) == "grey":
-            return jnp.full((count, 1, *spec.shape), 0.5, jnp.float32)
+            return on_device(np.full((count, 1, *spec.shape), 0.5, np.float32))
         if not isinstance(spec, images.Pixel):
             return None
-        draw = jax.vmap(lambda key: jax.random.uniform(key, spec.shape, jnp.float32))
+        draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(key, spec.shape, jnp.float32)))
         return draw(keys)[:, None]
     given = checks.images("start", start, shape=spec.shape)
     if given.shape[0] not in (1, count):

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, optimizers, struct
+from rvis import checks, gate, optimizers, struct
 from rvis.ascent import Problem
-from rvis.attacks.attack import Keep, Look, Plan, loss_gradient, plan, run_attack, starts
-from rvis.attacks.request import Options, Request, per_image, prepare
+from rvis.attacks.attack import Keep, Plan, plan, run_attack, starts
+from rvis.attacks.look import Look, look, loss_gradient
+from rvis.attacks.request import BallOptions, Request, per_image, prepare
 from rvis.attacks.result import AttackResult
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
@@ -105,6 +106,137 @@ def plan_pgd(
     return plan(request, PGD(request.norm), start, steps=steps, loss=loss, keep=keep)
 
 
+@struct.dataclass
+class MomentumState:
+    """The next iterate (1, H, W, C), what the gradients add up to, and the length of steps."""
+
+    position: Array
+    velocity: Array
+    rate: Array
+
+
+@struct.dataclass
+class Momentum:
+    """Steps along gradients that are remembered, perhaps those of an image at a random scale.
+
+    Attributes:
+      norm: that of the steps.
+      decay: μ, how much of what was added up a step keeps.
+      diversity: how likely the model is shown the image smaller and shifted.
+    """
+
+    norm: str = struct.static()
+    decay: Array
+    diversity: Array
+
+    def init(self, key: Array, start: Any) -> MomentumState:
+        """At the image, with the length of a step."""
+        place, rate = start
+        x = place.point(place.ball.centre)
+        return MomentumState(x, jnp.zeros_like(x), rate)
+
+    def step(
+        self, key: Array, state: MomentumState, model: Model, problem: Problem
+    ) -> tuple[MomentumState, Look]:
+        """One step up; what is told is of the image as it is."""
+        _, outcome = look(state.position, key, model, problem)
+
+        def loss(x: Array) -> Array:
+            return look(_resized(key, x, self.diversity), key, model, problem)[0]
+
+        gradient = jax.grad(loss)(state.position)
+        scale = jnp.maximum(jnp.abs(gradient).mean(), 1e-30)
+        velocity = self.decay * state.velocity + gradient / scale
+        moved = steepest(state.position, velocity, state.rate, self.norm)
+        following = MomentumState(problem.constraint.project(moved), velocity, state.rate)
+        return following, Look(state.position, outcome)
+
+
+def _resized(key: Array, image: Array, chance: Array) -> Array:
+    """(1, H, W, C) at .9 to 1 of its size, somewhere on black, with this probability."""
+    which, size, place = jax.random.split(key, 3)
+    scale = jax.random.uniform(size, (), jnp.float32, 0.9, 1)
+    room = (1 - scale) * jnp.asarray(image.shape[1:3], jnp.float32)
+    shift = room * jax.random.uniform(place, (2,), jnp.float32)
+    small = jax.image.scale_and_translate(
+        image, image.shape, (1, 2), jnp.broadcast_to(scale, (2,)), shift, "linear"
+    )
+    return jnp.where(jax.random.uniform(which, (), jnp.float32) < chance, small, image)
+
+
+def plan_mi_fgsm(
+    request: Request,
+    *,
+    steps: int,
+    decay: float = 1.0,
+    diversity: float = 0.0,
+    loss: str = "ce",
+    keep: Keep = "last",
+) -> Plan:
+    """The plan of `mi_fgsm`; see there for the arguments."""
+    checks.count("steps", steps)
+    attack = Momentum(
+        request.norm,
+        jnp.float32(checks.number("decay", decay, low=0)),
+        jnp.float32(checks.number("diversity", diversity, low=0, high=1)),
+    )
+    start = starts(request, drawn=False), (request.eps / steps).astype(np.float32)
+    return plan(request, attack, start, steps=steps, loss=loss, keep=keep)
+
+
+@gate.public
+def mi_fgsm(
+    model: Model,
+    images: ArrayLike,
+    labels: Any,
+    *,
+    norm: str = "linf",
+    eps: Any,
+    decay: float = 1.0,
+    diversity: float = 0.0,
+    loss: str = "ce",
+    target: Any = None,
+    key: KeyLike = 0,
+    steps: int = 10,
+    **options: Unpack[BallOptions],
+) -> AttackResult:
+    """Momentum iterative FGSM, whose images fool other networks too; and DI²-FGSM.
+
+        g ← μ·g + ∇L/‖∇L‖₁,    x ← Π(x + ε/steps·d(g))
+
+    With `diversity` p the gradient of a step is, with this probability, that of the image at .9 to
+    1 of its size at a random place: DI²-FGSM with a decay of 0, M-DI²-FGSM with one of 1. The last
+    iterate is given back.
+
+    Args, returns and raises as `pgd`, but for:
+      decay: μ, at least 0.
+      diversity: p, in [0, 1]; the authors take .5.
+      key: of the sizes and places.
+
+    Example:
+      >>> import numpy as np, rvis
+      >>> from rvis import attacks
+      >>> model = rvis.load("mnist_cnn")
+      >>> digit = np.full((28, 28, 1), 0.5, np.float32)
+      >>> attacks.mi_fgsm(model, digit, 3, eps=0.1, diversity=0.5, steps=3).losses.shape
+      (3,)
+
+    Reference: Dong et al. 2018, Boosting adversarial attacks with momentum, algorithm 1; Xie et al.
+      2019, Improving transferability of adversarial examples with input diversity, algorithm 1.
+    """
+    return run_attack(
+        plan_mi_fgsm,
+        prepare(model, images, labels, norm=norm, eps=eps, target=target, key=key),
+        "mi_fgsm",
+        steps=steps,
+        decay=decay,
+        diversity=diversity,
+        loss=loss,
+        **options,
+    )
+
+
+@gate.public
 def fgsm(
     model: Model,
     images: ArrayLike,
@@ -115,7 +247,7 @@ def fgsm(
     loss: str = "ce",
     target: Any = None,
     key: KeyLike = 0,
-    **options: Unpack[Options],
+    **options: Unpack[BallOptions],
 ) -> AttackResult:
     """The fast gradient sign method: one step of length ε along the steepest ascent of the loss.
 
@@ -149,6 +281,7 @@ def _plan_fgsm(request: Request, *, loss: str) -> Plan:
     return plan_pgd(request, steps=1, step_size=request.eps, loss=loss, drawn=False, keep="last")
 
 
+@gate.public
 def bim(
     model: Model,
     images: ArrayLike,
@@ -161,7 +294,7 @@ def bim(
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 10,
-    **options: Unpack[Options],
+    **options: Unpack[BallOptions],
 ) -> AttackResult:
     """The basic iterative method: `pgd` from the image itself, with no random start.
 
@@ -192,6 +325,7 @@ plan_bim = partial(plan_pgd, drawn=False)
 """The plan of `bim`: `plan_pgd` from the images themselves."""
 
 
+@gate.public
 def pgd(
     model: Model,
     images: ArrayLike,
@@ -205,7 +339,7 @@ def pgd(
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 40,
-    **options: Unpack[Options],
+    **options: Unpack[BallOptions],
 ) -> AttackResult:
     """Projected gradient ascent of the loss in a ball about each image, from a random start.
 
@@ -229,6 +363,11 @@ def pgd(
         labels for any other class.
       key: an int seed or a typed key, for the random starts. An image's is folded from its bits.
       steps: gradient steps.
+      quantize: whether the model is shown images of 8 bits, rounded towards the given ones, which
+        must have as many; the result then fools as it says once it is saved.
+      eot: draws that each step's loss and gradient are a mean over, of a network that is a function
+        of a key: whose `apply` takes `key=`, and has an attribute `takes_key` that is true. Success
+        is that of the mean of its logits over 32 other draws.
       chunk: images at once; bounds memory, never changes results.
       checkpoint: a folder in which an interrupted run leaves its state, and from which the same
         call goes on. It is removed when the run has ended.
@@ -255,9 +394,10 @@ def pgd(
       (2, 4)
 
     Reference: Madry et al. 2017, Towards deep learning models resistant to adversarial attacks,
-      eq. 2.3; for L1, Tramèr & Boneh 2019, Adversarial training and robustness for multiple
-      perturbations, section 4. They spread a step over the hundredth of the values with the largest
-      gradients; here it is the steepest there is within [0, 1], which does as well.
+      eq. 2.3; for `eot`, Athalye et al. 2018, Synthesizing robust adversarial examples; for L1,
+      Tramèr & Boneh 2019, Adversarial training and robustness for multiple perturbations, section
+      4. They spread a step over the hundredth of the values with the largest gradients; here it is
+      the steepest there is within [0, 1], which does as well.
     """
     return run_attack(
         plan_pgd,

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Unpack
 import jax
 import jax.numpy as jnp
 
-from rvis import struct
+from rvis import gate, struct
 from rvis.ascent import BoxLBFGS
 from rvis.attacks.minimal import searched
 from rvis.attacks.request import Options, Request, prepare
 from rvis.attacks.result import AttackResult
 from rvis.images import Pixel
 from rvis.objectives import Activations, Objective, Probability
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, on_device
 
 
 @struct.dataclass
@@ -32,11 +32,12 @@ class Escape(Objective):
 
     def __call__(self, activations: Activations) -> Array:
         z = activations[LOGITS]
-        own = jnp.arange(z.shape[-1]) == self.unit
+        own = jnp.arange(z.shape[-1], dtype=jnp.int32) == self.unit
         others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, z), axis=-1)
         return (others - jax.nn.logsumexp(z, axis=-1)).mean()
 
 
+@gate.public
 def lbfgs(
     model: Model,
     images: ArrayLike,
@@ -100,5 +101,5 @@ def lbfgs(
 
 
 def _loss(request: Request) -> Objective:
-    unit = jnp.asarray(request.unit)
+    unit = on_device(request.unit)
     return Probability(unit) if request.targeted else Escape(unit)

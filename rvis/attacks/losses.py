@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rvis import checks, struct
 from rvis.attacks.request import Request
-from rvis.objectives import Activations, Objective, Probability
-from rvis.types import LOGITS, Array
+from rvis.objectives import Activations, Objective
+from rvis.types import LOGITS, Array, on_device
 
 
 class _OfLogits(Objective):
@@ -24,7 +26,7 @@ class _OfLogits(Objective):
 
 def _most_other(z: Array, unit: Array) -> Array:
     """The largest of the logits (n, k) besides that of `unit`, (n,)."""
-    own = jnp.arange(z.shape[-1]) == unit
+    own = jnp.arange(z.shape[-1], dtype=jnp.int32) == unit
     return jnp.where(own, -jnp.inf, z).max(-1)
 
 
@@ -45,6 +47,33 @@ class Margin(_OfLogits):
         z = activations[LOGITS]
         margin = _most_other(z, self.unit) - jnp.take(z, self.unit, axis=-1)
         return (-margin if self.targeted else margin).mean()
+
+
+@struct.dataclass
+class CrossEntropy(_OfLogits):
+    """−log p of the class; or log p of it, if targeted.
+
+    With m = log Σ_{i≠y} exp(z_i) − z_y it is log(1 + exp m). Computed so, and continued by its
+    tangent below m = −60, its gradient keeps its direction however sure the network is; that of a
+    log-softmax loses the part along z_y above a gap of 16 and all of itself above 100.
+    """
+
+    unit: Array
+    targeted: bool = struct.static(default=False)
+
+    event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
+
+    def __call__(self, activations: Activations) -> Array:
+        z = activations[LOGITS]
+        own = jnp.arange(z.shape[-1], dtype=jnp.int32) == self.unit
+        others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, z), axis=-1)
+        m = others - jnp.take(z, self.unit, axis=-1)
+        tail = jnp.minimum(m + _SURE, 0) * np.exp(-_SURE).astype(np.float32)
+        entropy = jax.nn.softplus(jnp.maximum(m, -_SURE)) + tail
+        return (-entropy if self.targeted else entropy).mean()
+
+
+_SURE = 60.0
 
 
 @struct.dataclass
@@ -83,6 +112,20 @@ class TargetedDLR(_OfLogits):
         top = lax.top_k(z, 4)[0]
         gain = jnp.take(z, self.target, axis=-1) - jnp.take(z, self.unit, axis=-1)
         return (gain / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)).mean()
+
+
+@struct.dataclass
+class Difference(_OfLogits):
+    """z_t − z_y, of a class y and a target t."""
+
+    unit: Array
+    target: Array
+
+    event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0, "target": 0}
+
+    def __call__(self, activations: Activations) -> Array:
+        z = activations[LOGITS]
+        return (jnp.take(z, self.target, axis=-1) - jnp.take(z, self.unit, axis=-1)).mean()
 
 
 _TINY = 1e-12
@@ -148,19 +191,18 @@ def least_margin(logits: Array) -> Array:
 
 
 def _cross_entropy(request: Request) -> Objective:
-    probability = Probability(jnp.asarray(request.unit))
-    return probability if request.targeted else -probability
+    return CrossEntropy(on_device(request.unit), request.targeted)
 
 
 def _dlr(request: Request) -> Objective:
     if request.targeted:
-        return TargetedDLR(jnp.asarray(request.labels), jnp.asarray(request.target))
-    return DLR(jnp.asarray(request.labels))
+        return TargetedDLR(on_device(request.labels), on_device(request.target))
+    return DLR(on_device(request.labels))
 
 
 def margin(request: Request) -> Margin:
     """The n margins of a request."""
-    return Margin(jnp.asarray(request.unit), request.targeted)
+    return Margin(on_device(request.unit), request.targeted)
 
 
 LOSSES: Mapping[str, Callable[[Request], Objective]] = {
@@ -191,4 +233,8 @@ def objective(request: Request, loss: str | Objective) -> AttackObjective:
                 "'margin' would be right"
             )
         loss = LOSSES[loss](request)
-    return AttackObjective(loss.broadcast(count), margin(request), jnp.ones(count, jnp.float32))
+    elif not isinstance(loss, Objective):
+        raise TypeError(f"loss: a name or an objective was expected, given {loss!r}")
+    return AttackObjective(
+        loss.broadcast(count), margin(request), on_device(np.ones(count, np.float32))
+    )

@@ -14,14 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, engine, struct
 from rvis.ascent import Problem
-from rvis.attacks.attack import run_unsolved
+from rvis.attacks.attack import losses_of
 from rvis.attacks.losses import AttackObjective, objective
-from rvis.attacks.request import Options, Request, conclude
+from rvis.attacks.request import (
+    Callback,
+    Options,
+    Request,
+    check_run,
+    conclude,
+    failure,
+    watch,
+)
 from rvis.attacks.result import AttackResult
 from rvis.objectives import Objective
-from rvis.types import Array, Model, PyTree
+from rvis.types import Array, Model, PyTree, on_device
 
 _UNBOUNDED = 1e9
 
@@ -159,6 +167,51 @@ class Search:
         return state.best[0]
 
 
+def run_unsolved(
+    algorithm: Any,
+    request: Request,
+    posed: Callable[[Request], Problem],
+    *,
+    steps: int,
+    callback: Callback | None = None,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs an algorithm for a nearby image wherever the original does not fool the model already.
+
+    Args:
+      algorithm: starts from an image (1, H, W, C), tells losses and gives an image (H, W, C).
+      request: checked arguments.
+      posed: gives the n problems of a request.
+      steps: at most.
+      callback: see `pgd`.
+      **options: of `engine.run`.
+
+    Returns:
+      Images (n, H, W, C), losses (n, steps), and the steps that each took, 0 where it is untouched.
+    """
+    check_run(callback, options.get("chunk"))
+    rows = np.flatnonzero(~request.solved)
+    images, made = request.images.copy(), np.zeros(len(request.images), np.int32)
+    losses = np.full((len(images), steps), np.nan, np.float32)
+    if rows.size:
+        some = request.rows(rows)
+        run = engine.run(
+            algorithm,
+            request.model,
+            posed(some),
+            some.keys(),
+            steps=steps,
+            pixels=request.pixels,
+            starts=some.images[:, None],
+            widest=8,
+            callback=watch(request, callback, np.asarray, rows=rows),
+            failure=failure(rows),
+            **options,
+        )
+        images[rows], made[rows], losses[rows] = run.result, run.made, losses_of(run, steps)
+    return images, losses, made
+
+
 def searched(
     inner: Any,
     request: Request,
@@ -192,13 +245,17 @@ def searched(
     checks.count("steps", steps)
     checks.number("weight", weight, above=0)
     algorithm = Search(
-        inner, jnp.int32(steps), jnp.float32(weight), jnp.float32(confidence), follow
+        inner,
+        on_device(steps, jnp.int32),
+        on_device(weight, jnp.float32),
+        on_device(confidence, jnp.float32),
+        follow,
     )
     images, losses, made = run_unsolved(
         algorithm,
         request,
         lambda some: Problem(
-            objective(some, loss(some)), (SquaredDistance(jnp.asarray(some.images[:, None])),)
+            objective(some, loss(some)), (SquaredDistance(on_device(some.images[:, None])),)
         ),
         steps=binary_search_steps * steps,
         label=method,

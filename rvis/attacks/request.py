@@ -12,10 +12,21 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from rvis import checks, engine
+from rvis import checks, engine, struct
 from rvis.attacks.result import NORMS, AttackResult, distances
 from rvis.results import describe
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
+from rvis.types import (
+    LOGITS,
+    Array,
+    ArrayLike,
+    KeyLike,
+    Model,
+    as_key,
+    check_classes,
+    fold_each,
+    layer_shapes,
+    on_device,
+)
 
 Callback = Callable[[int, np.ndarray, np.ndarray], Any]
 """Called with the steps made, the images so far and the losses before each step; True ends it."""
@@ -28,6 +39,15 @@ class Options(TypedDict, total=False):
     checkpoint: str | Path | None
     callback: Callback | None
     progress: bool
+
+
+class _Special(TypedDict, total=False):
+    quantize: bool
+    eot: int
+
+
+class BallOptions(_Special, Options, total=False):
+    """The same, of attacks that can look at images in 8 bits, and through several draws."""
 
 
 def check_run(callback: Any, chunk: Any) -> None:
@@ -91,9 +111,14 @@ class Request:
         return self.labels if self.target is None else self.target
 
     @functools.cached_property
+    def logits(self) -> np.ndarray:
+        """(n, k) the model's logits of `images`; the first thing for which it is run."""
+        return logits_of(self.model, self.images)
+
+    @property
     def clean(self) -> np.ndarray:
-        """(n,) the model's classes of `images`; the first thing for which it is run."""
-        return predict(self.model, self.images)
+        """(n,) the classes of the largest."""
+        return self.logits.argmax(-1).astype(np.int32)
 
     @property
     def solved(self) -> np.ndarray:
@@ -102,7 +127,7 @@ class Request:
 
     def keys(self, attempt: int = 0) -> Array:
         """(n,) the images' own typed keys for an attempt."""
-        return _keys(self.key, self.numbers, attempt)
+        return _keys(self.key, on_device(self.numbers), on_device(attempt))
 
     def rows(self, rows: np.ndarray) -> Request:
         """The same for some of the images."""
@@ -110,8 +135,8 @@ class Request:
         if self.target is not None:
             chosen["target"] = self.target[rows]
         some = dataclasses.replace(self, **chosen)
-        if "clean" in vars(self):
-            vars(some)["clean"] = self.clean[rows]
+        if "logits" in vars(self):
+            vars(some)["logits"] = self.logits[rows]
         return some
 
 
@@ -153,8 +178,7 @@ def prepare(
     Raises:
       TypeError, ValueError: naming the argument.
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"model: an rvis.Model was expected, given {type(model).__name__}")
+    check_classes(model, least=2)
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     count = len(batch)
     shapes = layer_shapes(model, batch.shape[1:])
@@ -208,7 +232,7 @@ def per_image(
         return np.full(count, checks.number(argument, value, low=low), np.float32)
     try:
         array = np.asarray(value, np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{argument}: a number was expected, given {value!r}") from error
     if array.shape not in ((), (count,)):
         raise ValueError(
@@ -223,24 +247,67 @@ def per_image(
     return np.broadcast_to(array, count).copy()
 
 
+_DRAWS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """The `apply` of a network that is a function of a key, with keys among its parameters.
+
+    Attributes:
+      apply: takes `key=` beside what every `apply` does, and says so by an attribute `takes_key`.
+      draws: how many keys an attack's step averages over.
+    """
+
+    apply: Any
+    draws: int = 1
+
+    def __call__(self, params: Any, images: Array, **options: Any) -> Array:
+        params, key = params
+        return self.apply(params, images, key=key, **options)
+
+
+def draws(model: Model) -> bool:
+    """Whether a network says that it is a function of a key."""
+    return bool(getattr(model.apply, "takes_key", False))
+
+
+def drawing(model: Model, eot: int) -> Model:
+    """A network that draws as attacks know it, with so many draws a step; any other as it is."""
+    return struct.replace(model, apply=Drawing(model.apply, eot)) if draws(model) else model
+
+
+def bound(model: Model, key: Array) -> Model:
+    """One draw of the network that `drawing` gave."""
+    return struct.replace(model, params=(model.params, key))
+
+
 def image_logits(model: Model, image: Array) -> Array:
-    """The logits (k,) of one image."""
-    return model.apply(model.params, image[None])[0]
+    """The logits (k,) of one image; of a network that draws, their mean over 32 fixed draws."""
+    if not draws(model):
+        return model.apply(model.params, image[None])[0]
+    network = drawing(model, 1)
+
+    def one(key: Array) -> Array:
+        some = bound(network, key)
+        return some.apply(some.params, image[None])[0]
+
+    return jax.vmap(one)(jax.random.split(jax.random.key(0), _DRAWS)).mean(0)
 
 
-def predict(model: Model, images: np.ndarray) -> np.ndarray:
-    """The classes (n,) of (n, H, W, C), an image's the same alone and in any batch.
+def logits_of(model: Model, images: np.ndarray) -> np.ndarray:
+    """The logits (n, k) of (n, H, W, C), an image's the same alone and in any batch.
 
     Raises:
       FloatingPointError: naming `model` and the images, where a logit is NaN or infinite.
     """
     pixels = images.shape[1] * images.shape[2]
-    logits = engine.apply(image_logits, model, images, pixels=pixels, failure=_no_class)
-    return logits.argmax(-1).astype(np.int32)
+    return engine.apply(image_logits, model, images, pixels=pixels)
 
 
-def _no_class(images: list[int]) -> str:
-    return f"model: finite logits were expected, given NaN or infinity for images {images}"
+def predict(model: Model, images: np.ndarray) -> np.ndarray:
+    """The classes (n,) of the largest logits; see `logits_of`."""
+    return logits_of(model, images).argmax(-1).astype(np.int32)
 
 
 def watch(
@@ -312,8 +379,9 @@ def conclude(
       **options: what `config` tells of beside the arguments that all attacks share.
     """
     attacked = np.asarray(images, np.float32)
-    predictions = predict(request.model, attacked)
-    success = (predictions == request.unit) == request.targeted
+    levels = np.round(255 * attacked) / np.float32(255)
+    predictions, coarse = (predict(request.model, some) for some in (attacked, levels))
+    success, rounded = ((p == request.unit) == request.targeted for p in (predictions, coarse))
     if losses is None:
         losses = np.zeros((len(attacked), 0), np.float32)
     arrays = (
@@ -326,6 +394,7 @@ def conclude(
         distances(request.images, attacked, request.norm),
         np.where(success, np.asarray(iterations, np.int32), -1),
         losses,
+        rounded,
         request.target,
     )
     if request.single:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.plotting import grids
 from rvis.results import write
 from rvis.types import ArrayLike
@@ -22,6 +22,7 @@ MEASURES = (*NORMS, "rms")
 """What distances are measured in; "rms" is Szegedy et al. 2013's √(Σδ²/n)."""
 
 
+@gate.public
 def distances(images: ArrayLike, others: ArrayLike, norm: str) -> np.ndarray:
     """‖others − images‖ for each image, in units of the [0, 1] image.
 
@@ -45,7 +46,15 @@ def distances(images: ArrayLike, others: ArrayLike, norm: str) -> np.ndarray:
       [0.5, 1.0, 2.0, 0.5]
     """
     checks.choice("norm", norm, MEASURES)
-    delta = np.asarray(others, np.float64) - np.asarray(images, np.float64)
+    own, moved = (
+        np.asarray(checks.array(name, given), np.float64)
+        for name, given in (("images", images), ("others", others))
+    )
+    checks.finite("images", own)
+    checks.finite("others", moved)
+    if own.shape != moved.shape or own.ndim < 2:
+        raise ValueError(f"others: {own.shape} was expected, given shape {moved.shape}")
+    delta = moved - own
     delta = np.abs(delta).reshape(len(delta), -1)
     if norm == "linf":
         return delta.max(1)
@@ -71,6 +80,7 @@ class AttackResult:
       iterations: (n,) steps until the model was first fooled, 0 where it was before the attack,
         −1 where it never was.
       losses: (n, steps) the maximised loss before each step; NaN where there was no such step.
+      rounded: (n,) bool: the same as `success` of the images in 8 bits, as they are saved.
       target: (n,) the classes to reach; None where it is enough to leave the labels.
       norm: the attack's.
       classes: the model's names for its classes, perhaps none.
@@ -86,6 +96,7 @@ class AttackResult:
     distances: np.ndarray
     iterations: np.ndarray
     losses: np.ndarray
+    rounded: np.ndarray
     target: np.ndarray | None = None
     norm: str = "linf"
     classes: tuple[str, ...] = ()
@@ -106,7 +117,7 @@ class AttackResult:
     @property
     def accuracy(self) -> float:
         """The share of images that were not fooled."""
-        return float(1 - self.success.mean())
+        return float((~np.asarray(self.success)).mean())
 
     def distance(self, norm: str) -> np.ndarray:
         """‖images − originals‖ in any norm, (n,); see `distances`."""
@@ -155,12 +166,13 @@ class AttackResult:
           ['arrays.npz', 'card.json', 'figure.png', 'images']
         """
         self = self._batched()
-        shared = ("labels", "clean", "predictions", "success", "distances", "iterations")
-        told = {name: getattr(self, name) for name in shared}
+        told = self.told()
+        arrays = {name: getattr(self, name) for name in ("images", "originals", "losses")}
+        arrays |= {name: value for name, value in told.items() if isinstance(value, np.ndarray)}
         return write(
             folder,
             pictures=zip(map(self._name, self.predictions), self.images, strict=True),
-            arrays={name: getattr(self, name) for name in ("images", "originals", "losses")} | told,
+            arrays=arrays,
             figure=self.show(),
             card={
                 "norm": self.norm,
@@ -170,6 +182,11 @@ class AttackResult:
                 "config": dict(self.config),
             },
         )
+
+    def told(self) -> dict[str, Any]:
+        """What the card says of the images beside what it says of all."""
+        names = ("labels", "clean", "predictions", "success", "rounded", "distances", "iterations")
+        return {name: getattr(self, name) for name in names}
 
     def _name(self, number: int) -> str:
         return self.classes[number] if self.classes else f"class {number}"

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.attacks.apgd import plan_apgd
 from rvis.attacks.attack import Plan, run_plan
-from rvis.attacks.gradient import plan_bim, plan_pgd
+from rvis.attacks.fab import plan_fab
+from rvis.attacks.gradient import plan_bim, plan_mi_fgsm, plan_pgd
+from rvis.attacks.minimum_norm import plan_fmn
 from rvis.attacks.request import Callback, check_run, prepare, watch
 from rvis.attacks.result import NORMS, AttackResult
 from rvis.attacks.square import plan_square
 from rvis.plotting import figures
-from rvis.results import describe, write
+from rvis.results import describe, wilson, write
 from rvis.types import ArrayLike, KeyLike, Model
 
 if TYPE_CHECKING:
@@ -26,18 +28,22 @@ if TYPE_CHECKING:
 
 
 class Registered(NamedTuple):
-    """An attack that has a name: how to plan it, its steps, and its norms."""
+    """An attack that has a name: its plan, steps and norms, and if it has no loss to choose."""
 
     plan: Callable[..., Plan]
     steps: int
     norms: tuple[str, ...] = NORMS
+    lossless: bool = False
 
 
 ATTACKS: dict[str, Registered] = {
     "bim": Registered(plan_bim, 10),
     "pgd": Registered(plan_pgd, 40),
-    "apgd": Registered(plan_apgd, 100, ("linf", "l2")),
-    "square": Registered(plan_square, 5000, ("linf", "l2")),
+    "apgd": Registered(plan_apgd, 100),
+    "mi_fgsm": Registered(plan_mi_fgsm, 10),
+    "fab": Registered(plan_fab, 100, lossless=True),
+    "fmn": Registered(plan_fmn, 100, lossless=True),
+    "square": Registered(plan_square, 5000),
 }
 """The attacks that `robustness` knows by name."""
 
@@ -83,10 +89,7 @@ class RobustnessCurve:
         return self._interval()[1]
 
     def _interval(self) -> tuple[np.ndarray, np.ndarray]:
-        n, p, z = len(self.smallest), self.accuracies, 1.96
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+        return wilson(self.accuracies, len(self.smallest))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Accuracy against ε, with the 95 % intervals as a band.
@@ -152,6 +155,7 @@ class RobustnessCurve:
         )
 
 
+@gate.public
 def robustness(
     model: Model,
     images: ArrayLike,
@@ -181,11 +185,12 @@ def robustness(
       labels: the true classes, by number or name: one, or (n,).
       epsilons: radii of at least 0, in units of the [0, 1] image, in any order.
       norm: "linf", "l2" or "l1", as the attack knows.
-      attack: a name of `rvis.attacks.ATTACKS`: "pgd", "apgd", "bim" or "square".
+      attack: a name of `rvis.attacks.ATTACKS`: "pgd", "apgd", "bim", "mi_fgsm", "fab", "fmn" or
+        "square".
       loss: "ce", "dlr" or "margin"; the attack's own by default.
       target: the classes to reach, see `pgd`.
       key: an int seed or a typed key, for the attacks' chances.
-      steps: of each attack; by default 40, 100, 10 and 5000.
+      steps: of each attack; by default 40, 100, 10, 10, 100, 100 and 5000.
       chunk: images at once; bounds memory, never changes results.
       checkpoint: a folder in which an interrupted run leaves what it has, and from which the same
         call goes on. It is removed when the run has ended.
@@ -217,6 +222,10 @@ def robustness(
     request = prepare(
         model, images, labels, norm=norm, target=target, key=key, norms=registered.norms
     )
+    if loss is not None and registered.lossless:
+        raise ValueError(
+            f"loss: none was expected for {attack!r}, which has its own, given {loss!r}"
+        )
     options: dict[str, Any] = {} if loss is None else {"loss": loss}
     registered.plan(request, steps=steps, **options)  # refuses what is wrong before the model runs
     count = len(request.images)
@@ -266,6 +275,7 @@ def robustness(
     )
 
 
+@gate.public
 def smallest_epsilon(
     model: Model,
     attack: Callable[..., AttackResult],

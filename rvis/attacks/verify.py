@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rvis import checks, engine, struct
+from rvis import checks, engine, gate, struct
 from rvis.attacks.attack import balls
 from rvis.attacks.gradient import fgsm
 from rvis.attacks.losses import Margin
-from rvis.attacks.request import Request, image_logits, predict, prepare
+from rvis.attacks.request import Request, draws, image_logits, predict, prepare
 from rvis.attacks.result import distances
 from rvis.attacks.square import square
 from rvis.types import (
@@ -92,6 +92,7 @@ class _Scaled:
         return self.factor * self.apply(params, images, tap=tap, relu=relu)
 
 
+@gate.public
 def verify(
     model: Model,
     attack: Callable[..., Any],
@@ -215,26 +216,9 @@ def _checks(
     def rate(fooled: np.ndarray) -> str:
         return f"{fooled.mean():.1%}"
 
-    z = _logits(model, images)
-    sums = np.abs(z.sum(1) - 1).max()
-    softmax = bool((z >= 0).all() and sums < 1e-3)
-    yield Check(
-        "logits",
-        not softmax,
-        f"rows sum to {z.sum(1).min():.4g} to {z.sum(1).max():.4g}, least entry {z.min():.4g}",
-        "probabilities given for logits: a second softmax flattens the loss, and gradients of what "
-        "the network is sure of vanish",
-    )
-    gradients = engine.apply(_slope, model, (images, labels), pixels=request.pixels)
-    sizes = np.sqrt(np.square(gradients.astype(np.float64)).sum((1, 2, 3)))
-    alive = np.isfinite(sizes) & (sizes > 0)
-    yield Check(
-        "gradient",
-        bool(alive.mean() >= 1 - slack),
-        f"zero or not finite for {count - alive.sum()} of {count} images",
-        "gradient masking: the model gives no gradient to climb, and what a gradient attack does "
-        "not find says nothing of robustness",
-    )
+    yield from circumstances(request, slack)
+    z = request.logits
+    gradients, alive = _gradients(request)
     predicted, gained = _rises(trial, gradients, eps)
     follows = gained > 0
     follows |= predicted <= 1e-6 * np.abs(z).max(1)  # too little to be seen in float32
@@ -338,6 +322,57 @@ def _checks(
         f"success {rate(at)}, a single step {rate(single)}, noise {rate(noisy)}",
         "gradient masking: noise does better than following the gradient",
     )
+
+
+def circumstances(request: Request, slack: float = 1e-9) -> Iterator[Check]:
+    """What must hold of the model alone, on the images of a request, for attacks to say anything.
+
+    Args:
+      request: of images and their labels.
+      slack: the share of images that need no gradient.
+    """
+    z = request.logits
+    sums = np.abs(z.sum(1) - 1).max()
+    softmax = bool((z >= 0).all() and sums < 1e-3)
+    yield Check(
+        "logits",
+        not softmax,
+        f"rows sum to {z.sum(1).min():.4g} to {z.sum(1).max():.4g}, least entry {z.min():.4g}",
+        "probabilities given for logits: a second softmax flattens the loss, and gradients of what "
+        "the network is sure of vanish",
+    )
+    top = np.sort(z, 1)
+    gap = float(np.median(top[:, -1] - top[:, -2]))
+    yield Check(
+        "saturation",
+        gap < 60,
+        f"half of the images lead by a logit gap of {gap:.3g} or more",
+        "the cross-entropy of gaps above 88 is 0 in float32: losses of others that divide or "
+        "exponentiate logits have no gradient here, though those of rvis do",
+    )
+    random = draws(request.model)
+    yield Check(
+        "same outputs",
+        not random,
+        f"the network is {'' if random else 'no '}function of a key",
+        'the network draws: attacks must average over draws (`eot`, `version="rand"`)',
+    )
+    _, alive = _gradients(request)
+    yield Check(
+        "gradient",
+        bool(alive.mean() >= 1 - slack),
+        f"zero or not finite for {(~alive).sum()} of {len(alive)} images",
+        "gradient masking: the model gives no gradient to climb, and what a gradient attack does "
+        "not find says nothing of robustness",
+    )
+
+
+def _gradients(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """The margins' gradients (n, H, W, C), and where they are neither zero nor infinite, (n,)."""
+    problems = (request.images, request.labels)
+    gradients = engine.apply(_slope, request.model, problems, pixels=request.pixels)
+    sizes = np.sqrt(np.square(gradients.astype(np.float64)).sum((1, 2, 3)))
+    return gradients, np.isfinite(sizes) & (sizes > 0)
 
 
 def _slope(model: Model, problem: tuple[Array, Array]) -> Array:

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine
+from rvis import checks, engine, gate
 from rvis.data import Dataset
 from rvis.training.recipe import Adversary
-from rvis.types import Array, KeyLike, Model, as_key, fold_each
+from rvis.types import Array, KeyLike, Model, as_key, check_classes, fold_each, on_device
 
 
+@gate.public
 def evaluate(
     model: Model,
     dataset: Dataset,
@@ -36,7 +37,8 @@ def evaluate(
       progress: a bar on a terminal.
 
     Raises:
-      ValueError: naming `dataset`, if its images do not fit the model.
+      ValueError: naming `dataset`, if its images do not fit the model, or `model`, if it tells no
+        classes apart.
       FloatingPointError: naming `model`, for NaN or infinite weights, or images with such logits.
 
     Example:
@@ -47,7 +49,7 @@ def evaluate(
       >>> 0 <= rvis.evaluate(rvis.load("mnist_cnn"), data) <= 1
       True
     """
-    checks.count("restarts", restarts)
+    check_classes(model, least=2)
     if dataset.images.shape[1:] != model.input_shape:
         raise ValueError(
             f"dataset: images of {model.input_shape} were expected, given "
@@ -63,7 +65,7 @@ def evaluate(
     for attempt in range(restarts if adversary is not None else 0):
         if not len(right):
             break
-        keys = jax.random.key_data(fold_each(jax.random.fold_in(root, attempt), right))
+        keys = jax.random.key_data(fold_each(jax.random.fold_in(root, on_device(attempt)), right))
         each = jax.tree.map(partial(np.full, len(right)), adversary)
         right = _right(_attacked, model, dataset, right, (keys, each), progress=progress)
     return len(right) / len(dataset)
@@ -90,13 +92,8 @@ def _right(
         pixels=height * width,
         label="evaluating",
         progress=progress,
+        failure=lambda examples: engine.no_number(numbers[examples[:10]].tolist()),
     )
-    bad = numbers[~np.isfinite(logits).all(1)]
-    if len(bad):
-        raise FloatingPointError(
-            f"logits: finite numbers were expected, but those of {model.name} are NaN or infinite "
-            f"for images {bad[:10].tolist()}"
-        )
     return numbers[logits.argmax(1) == labels]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,26 @@ import optax
 from rvis import checks, engine, optimizers, projections, struct
 from rvis.ascent import Ascent, Problem
 from rvis.images import Pixel
-from rvis.objectives import Probability
-from rvis.types import Array, Model
+from rvis.objectives import Activations, Objective, Probability
+from rvis.types import LOGITS, Array, Model
 
 _BALLS = {"l2": projections.L2Ball, "linf": projections.LinfBall}
+
+
+@struct.dataclass
+class Divergence(Objective):
+    """−Σ_k p_k log softmax(z)_k, the divergence from probabilities (k,) but for their entropy."""
+
+    reference: Array
+
+    event_ranks: ClassVar[Mapping[str, int]] = {"reference": 1}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (LOGITS,)
+
+    def __call__(self, activations: Activations) -> Array:
+        return -(self.reference * jax.nn.log_softmax(activations[LOGITS])).sum(-1).mean()
 
 
 @struct.dataclass
@@ -57,7 +75,14 @@ class Adversary:
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "step_size", checks.number("step_size", size, low=0))
 
-    def perturb(self, key: Array, model: Model, images: Array, labels: Array) -> Array:
+    def perturb(
+        self,
+        key: Array,
+        model: Model,
+        images: Array,
+        labels: Array,
+        reference: Array | None = None,
+    ) -> Array:
         """Adversarial versions of `images` (n, H, W, C), for use inside traced code.
 
         Args:
@@ -65,6 +90,7 @@ class Adversary:
           model: any model.
           images: (n, H, W, C) in [0, 1].
           labels: (n,) the true classes.
+          reference: (n, k) probabilities to diverge from, in the place of the labels.
         """
         assert self.step_size is not None
         count, height, width, channels = images.shape
@@ -76,7 +102,8 @@ class Adversary:
         ascent = Ascent(
             Pixel((height, width, channels)), optimizers.steepest(self.step_size, norm=self.norm)
         )
-        problems = Problem((-Probability(labels)).broadcast(count), (), ball)
+        objective = -Probability(labels) if reference is None else Divergence(reference)
+        problems = Problem(objective.broadcast(count), (), ball)
         return engine.traced(ascent, model, problems, keys, starts, steps=self.steps)[:, 0]
 
 
@@ -100,6 +127,17 @@ class Recipe:
       small_epochs: how many epochs do so (progressive resizing; the rest adapts to full size).
       ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
       adversary: whom to train against; None for standard training.
+      loss: beside an adversary, "ce" of its images x'; "trades", the cross-entropy of the images x
+        and β·KL(p(x)‖p(x')), which the adversary maximises too; or "mart", the boosted
+        cross-entropy −log p_y(x') − log(1 − max_{k≠y} p_k(x')) and β·KL(p(x)‖p(x'))·(1 − p_y(x)).
+      beta: β.
+      awp: γ of adversarial weight perturbation: gradients are those at kernels that one step of
+        γ times their length has moved up the loss; .005 is usual, 0 for none.
+
+    Reference: Zhang et al. 2019, Theoretically principled trade-off between robustness and
+      accuracy, eq. 5; Wang et al. 2020, Improving adversarial robustness requires revisiting
+      misclassified examples, eq. 12; Wu, Xia & Wang 2020, Adversarial weight perturbation helps
+      robust generalization, section 3.2.
     """
 
     epochs: int = 10
@@ -116,6 +154,9 @@ class Recipe:
     small_epochs: int = 0
     ema: float = 0.0
     adversary: Adversary | None = None
+    loss: str = "ce"
+    beta: float = 6.0
+    awp: float = 0.0
 
     def __post_init__(self) -> None:
         checks.count("epochs", self.epochs)
@@ -124,8 +165,15 @@ class Recipe:
         for name in ("crop", "cutout", "small", "small_epochs"):
             checks.count(name, getattr(self, name), low=0)
         checks.number("learning_rate", self.learning_rate, low=0)
-        for name in ("momentum", "label_smoothing", "ema"):
+        for name in ("momentum", "label_smoothing", "ema", "awp"):
             checks.number(name, getattr(self, name), low=0, high=1)
+        checks.choice("loss", self.loss, ("ce", "trades", "mart"))
+        checks.number("beta", self.beta, low=0)
+        if self.loss == "trades" and self.adversary and not self.adversary.random_start:
+            raise ValueError(
+                "adversary: a random_start was expected for loss='trades', whose divergence has no "
+                "gradient at the image itself"
+            )
 
     def rates(self, steps: int) -> optax.Schedule:
         """The learning rate at each of `steps` steps."""

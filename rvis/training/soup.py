@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine, struct
+from rvis import checks, engine, gate, struct
 from rvis.models import registry
 from rvis.training.loop import augment
 from rvis.types import Array, KeyLike, Model, PyTree, as_key, fold_each
@@ -44,6 +44,7 @@ class _Statistics:
         return jax.tree.map(freed, after(0.0), after(1.0))
 
 
+@gate.public
 def model_soup(
     models: Sequence[Model],
     images: np.ndarray,

@@ -13,6 +13,8 @@ from rvis.models.families import googlenet
 from rvis.models.weights import convert
 
 ARCHITECTURES = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "inceptionv1")
+TIMM = ("efficientnet_lite0", "mobilenetv2_100", "convnext_tiny", "vit_small_patch16_224")
+"""Names that timm has too, whose networks and weights' names ours share."""
 
 
 def lucent() -> Any:
@@ -56,7 +58,7 @@ def twin(model: rvis.Model, *, redirected: bool = False) -> Any:
     """`model` in torch; it takes (n, C, H, W) in [0, 1] and gives the logits.
 
     Args:
-      model: of one of `ARCHITECTURES` or a `cifar_resnet`.
+      model: of one of `ARCHITECTURES` or `TIMM`, or a `cifar_resnet`.
       redirected: whether InceptionV1 has lucent's ReLU, which lets a tenth of a blocked gradient
         through, as `lucent.modelzoo` has it by default.
 
@@ -78,6 +80,10 @@ def twin(model: rvis.Model, *, redirected: bool = False) -> Any:
     if kind == "InceptionV1":
         network = lucent().modelzoo.inceptionv1(pretrained=False, redirected_ReLU=redirected)
         network.softmax2 = Logits()
+    elif model.name in TIMM:
+        import timm
+
+        network = timm.create_model(model.name)
     elif kind in known:
         network = known[kind](apply.module)
     else:

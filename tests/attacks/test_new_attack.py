@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rvis import attacks, struct
-from rvis.attacks.attack import Look, Plan, loss_gradient, plan, run_attack, starts
+from rvis.attacks.attack import Plan, plan, run_attack, starts
+from rvis.attacks.look import Look, loss_gradient
 from rvis.attacks.request import prepare
 from rvis.attacks.sweep import Registered
 from rvis.types import Array

@@ -97,8 +97,9 @@ def test_l2_candidates_use_the_whole_radius(shape):
     begun, moved = map(np.asarray, candidates(jax.random.key(0)))
     assert np.linalg.norm(begun) == pytest.approx(2, rel=1e-5)
     assert np.linalg.norm(moved) == pytest.approx(2, rel=1e-5)
-    # Outside of the two squares everything is as it was, but for its length.
+    # Outside of the two squares everything is as it was: the new one has the length of both.
     ratio = np.median((moved / np.where(begun == 0, np.inf, begun))[begun != 0])
+    assert ratio == pytest.approx(1, rel=1e-4)
     side = 2 * (round(np.sqrt(0.1 * shape[0] * shape[1])) // 2) + 1
     changed = ~np.isclose(moved, ratio * begun, atol=1e-6).all(-1)
     assert side**2 / 2 < changed.sum() <= 2 * side**2

@@ -152,7 +152,7 @@ def test_weights_that_are_no_numbers_are_an_error(monkeypatch):
 def test_logits_that_are_no_numbers_are_an_error():
     model = toys.pointwise(size=(8, 8), channels=1, bias=1.0)
     vast = model.replace(params=jax.tree.map(lambda leaf: 1e30 * leaf, model.params))
-    with pytest.raises(FloatingPointError, match=r"logits: .* for images \[0, 1, 2"):
+    with pytest.raises(FloatingPointError, match=r"model: finite numbers .* for images \[0, 1, 2"):
         rvis.evaluate(vast, stripes(), progress=False)
 
 
