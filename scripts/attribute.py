@@ -1,17 +1,19 @@
-"""What a network saw in a picture: every attribution method for its top classes, side by side.
+"""What a network saw in a picture: attribution methods for its top classes, on the picture itself.
 
 Command:  python scripts/attribute.py IMAGE [--model MODEL] [--top 3] [--out FOLDER]
-Time:     a minute on two cores for a 32-pixel network; RISE's 4000 masks take most of it.
+Time:     minutes on two cores for a 32-pixel network and one class; with one of 224 pixels choose
+          `--methods`: RISE's 4000 masks take an hour.
 Prints:   the top classes with their probabilities, and where the figure is. `attribution.png` has a
-          row for each class and a column for each method; a folder for each method holds its maps
-          as numbers and its pictures.
-IMAGE is any picture, cropped to the model's shape and resized; MODEL a name of
-`rvis.list_models()` or a path that `rvis.load` reads (an architecture needs `--weights`).
+          row for each class and a column for each method, maps laid over the whole picture at its
+          own resolution; a folder for each method holds its maps as numbers and its pictures.
+IMAGE is any picture, prepared as the model's training has it; MODEL a name of `rvis.list_models()`
+or a path that `rvis.load` reads (an architecture needs `--weights`).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,64 +22,101 @@ import numpy as np
 
 import rvis
 from rvis import attribution
+from rvis.models.tokens import TokenGrid
 from rvis.plotting import grids
 
 METHODS = (
     "gradient",
     "input_x_gradient",
     "integrated_gradients",
+    "guided_integrated_gradients",
+    "blur_integrated_gradients",
     "smoothgrad",
     "vargrad",
     "guided_backprop",
     "deconvnet",
+    "deep_lift",
+    "full_gradient",
+    "lrp",
     "grad_cam",
     "grad_cam_plus",
+    "xgrad_cam",
+    "hires_cam",
+    "layer_cam",
+    "eigen_cam",
+    "score_cam",
+    "ablation_cam",
     "layer_gradient_x_activation",
+    "attention_rollout",
+    "attention_gradient",
     "occlusion",
     "rise",
+    "kernel_shap",
+    "lime",
 )
-TITLES = {"layer_gradient_x_activation": "act x grad", "integrated_gradients": "integrated"}
+TITLES = {
+    "integrated_gradients": "integrated",
+    "guided_integrated_gradients": "guided IG",
+    "blur_integrated_gradients": "blur IG",
+    "layer_gradient_x_activation": "act x grad",
+    "attention_rollout": "rollout",
+    "attention_gradient": "att x grad",
+}
 
 
-def read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The picture as the model takes it, (H, W, C) in [0, 1]."""
-    image = rvis.data.read_image(path, size=shape[:2])
-    if shape[2] == 1:
-        image = (image @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
-    return np.clip(image, 0, 1)
-
-
-def figure(
-    model: rvis.Model, image: np.ndarray, classes: np.ndarray, a: argparse.Namespace
-) -> list[Path]:
-    """Draws all methods; the files written."""
-    images = np.repeat(image[None], len(classes), 0)
-    side = min(image.shape[:2])
+def methods(model: rvis.Model, a: argparse.Namespace, side: int) -> dict[str, Any]:
+    """{method: a function of (model, images, target)} of those that fit the model."""
+    quiet = {"progress": not a.quiet}
+    patch = {"players": max(1, side // 8), "baseline": 0.5, "key": a.seed}
     options: dict[str, dict[str, Any]] = {
         "smoothgrad": {"key": a.seed},
         "vargrad": {"key": a.seed},
         "occlusion": {"window": max(2, side // 5), "stride": max(1, side // 16), "baseline": 0.5},
         "rise": {"key": a.seed, "samples": a.masks, "baseline": 0.5},
+        "kernel_shap": patch,
+        "lime": patch,
     }
-    relus = getattr(model.apply, "takes_relu", True)
-    columns, titles = [images], ["image"]
-    for method in METHODS:
-        if method in ("guided_backprop", "deconvnet") and not relus:
-            print(f"{method} is left out: {model.name} applies its own ReLUs")
+    fitting = {}
+    for name in a.methods or METHODS:
+        rvis.checks.choice("--methods", name, METHODS)
+        if name.startswith("attention") and not isinstance(model.apply, TokenGrid):
             continue
-        result = getattr(attribution, method)(
-            model, images, classes, progress=not a.quiet, **options.get(method, {})
-        )
-        result.save(a.out / method)
-        columns.append(grids.overlay(images, result.heatmaps(), style=a.style))
-        titles.append(TITLES.get(method, method.replace("_", " ")))
-    rows = [
-        [np.broadcast_to(column[i], (*column[i].shape[:2], 3)) for column in columns]
-        for i in range(len(classes))
-    ]
+        function = getattr(attribution, name)
+        fitting[name] = functools.partial(function, **quiet, **options.get(name, {}))
+    return fitting
+
+
+def figure(
+    model: rvis.Model, path: Path, image: np.ndarray, classes: np.ndarray, a: argparse.Namespace
+) -> list[Path]:
+    """Draws all methods; the files written."""
+    shown = rvis.data.read_image(path)
+    if max(shown.shape[:2]) > a.width:
+        shown = rvis.data.read_image(path, longest=a.width)
+    shown = np.clip(shown, 0, 1)
+    images = np.repeat(image[None], len(classes), 0)
+    columns, titles = [[shown] * len(classes)], ["picture"]
+    for name, method in methods(model, a, min(image.shape[:2])).items():
+        try:
+            result = method(model, images, classes)
+        except ValueError as error:
+            if not str(error).startswith("model:"):
+                raise
+            print(f"{name} is left out: {error}")
+            continue
+        result.save(a.out / name)
+        maps = [model.restore(own, shown) for own in result.heatmaps()]
+        drawn = [grids.overlay(shown[None], own[None], style=a.style)[0] for own in maps]
+        columns.append(drawn)
+        titles.append(TITLES.get(name, name.replace("_", " ")))
+    rows = [[column[i] for column in columns] for i in range(len(classes))]
     names = model.classes or tuple(f"class {i}" for i in range(classes.max() + 1))
     file = a.out / "attribution.png"
-    grids.save(grids.grid(rows, titles=titles, row_titles=[names[c] for c in classes]), file)
+    if len(rows) == 1:
+        whole = grids.grid(rows[0], titles=titles, columns=a.columns)
+    else:
+        whole = grids.grid(rows, titles=titles, row_titles=[names[c] for c in classes])
+    grids.save(whole, file)
     return [file]
 
 
@@ -87,24 +126,28 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("image", type=Path)
     p.add_argument("--model", default="cifar10_resnet_robust")
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
+    p.add_argument("--pretrained", action="store_true", help="fetches an architecture's weights")
     p.add_argument("--top", type=int, default=3, help="classes, by their logits")
+    p.add_argument("--methods", nargs="+", help="of those that it has; all by default")
+    p.add_argument("--width", type=int, default=480, help="of the picture's longer side, at most")
+    p.add_argument("--columns", type=int, default=6, help="of the figure for a single class")
     p.add_argument("--masks", type=int, default=4000, help="of RISE")
-    p.add_argument("--style", choices=("map", "blend"), default="map")
+    p.add_argument("--style", choices=("map", "blend"), default="blend")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     p.add_argument("--out", type=Path, default=Path("out", "attribution"))
     a = p.parse_args(arguments)
     try:
-        model = rvis.load(a.model, weights=a.weights)
+        model = rvis.load(a.model, weights=a.weights, pretrained=a.pretrained)
         rvis.checks.count("--top", a.top)
-        image = read(a.image, model.input_shape)
+        image = model.prepare(a.image)
         logits = np.asarray(model(image))[0]
         classes = np.argsort(-logits)[: a.top].astype(np.int32)
         odds = np.exp(logits - logits.max())
         for c in classes:
             name = model.classes[c] if model.classes else f"class {c}"
             print(f"{name}: {odds[c] / odds.sum():.1%}")
-        written = figure(model, image, classes, a)
+        written = figure(model, a.image, image, classes, a)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 from jax import lax
 
-from rvis import checks, engine, struct
+from rvis import checks, engine, gate, struct
 from rvis.analysis import ranking, receptive
 from rvis.analysis.patches import TopActivations, cut, top_activations, unit_numbers
 from rvis.data import Dataset
@@ -39,6 +39,7 @@ class Reconstruction:
     positions: np.ndarray
 
 
+@gate.public
 def reconstruct(
     model: Model,
     images: ArrayLike,
@@ -58,7 +59,7 @@ def reconstruct(
     switches: there the picture depends on the unit and its place alone.
 
     Args:
-      model: one that takes `relu=`; see `Model.apply`.
+      model: one with ReLUs.
       images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
       layer: a name of `model.layers`.
       units: a channel's number, or (n,) of them.
@@ -70,7 +71,7 @@ def reconstruct(
       A `Reconstruction`, of the images' size.
 
     Raises:
-      TypeError, ValueError: naming the argument; naming `relu`, for a model that applies its own.
+      TypeError, ValueError: naming the argument; naming `relu`, for a model without any.
 
     Example:
       >>> import numpy as np, rvis
@@ -86,13 +87,11 @@ def reconstruct(
     n, height, width, channels = batch.shape
     single = np.ndim(images) == 3
     shape = ranking.layer_shape(model, layer, (height, width, channels))
-    numbers = unit_numbers(units, shape, layer)
+    numbers = unit_numbers(units, shape, model, layer)
     if numbers.shape not in ((), (1,), (n,)):
         raise ValueError(f"units: one, or one for each of {n} images, was expected, given {units}")
     numbers = np.broadcast_to(numbers.reshape(-1), (n,))
     places = _places(positions, shape, n)
-    if chunk is not None:
-        checks.count("chunk", chunk)
     signed, values, flat = engine.apply(
         _Reconstruct(layer),
         model,
@@ -128,7 +127,7 @@ class _Reconstruct:
 
         activations, back = jax.vjp(forward, image)
         own = jnp.take(activations, unit, axis=1)
-        place = jnp.where(place < 0, own.argmax(), place)
+        place = jnp.where(place < 0, lax.argmax(own, 0, jnp.int32), place)
         kept = jnp.zeros_like(activations).at[place, unit].set(own[place])
         return back(kept)[0], own[place], place
 
@@ -212,6 +211,7 @@ class Plates:
         )
 
 
+@gate.public
 def plates(
     model: Model,
     layer: str,
@@ -309,7 +309,22 @@ class Filters:
         """All filters as one grid."""
         return grids.grid(self.pictures, scale=max(1, 48 // max(self.kernels.shape[1:3])), pad=2)
 
+    def save(self, folder: str | Path) -> Path:
+        """Writes a PNG of each filter, the kernels, a JSON card and the figure into `folder`.
 
+        Raises:
+          OSError: naming the path, on a full disk or without permission.
+        """
+        return write(
+            folder,
+            pictures=enumerate(self.pictures),
+            arrays={"kernels": self.kernels},
+            figure=self.show(),
+            card={"layer": self.layer},
+        )
+
+
+@gate.public
 def first_layer_filters(model: Model) -> Filters:
     """The first convolution's filters, in the image's own colours.
 

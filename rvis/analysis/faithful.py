@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rvis import checks, objectives, struct
+from rvis import checks, gate, objectives, struct
 from rvis.analysis import ranking
 from rvis.data import Dataset
 from rvis.models import taps
@@ -42,6 +42,7 @@ class Faithfulness:
     transfer: np.ndarray
 
 
+@gate.public
 def faithfulness(
     model: Model,
     objective: Objective,
@@ -79,8 +80,6 @@ def faithfulness(
       (True, True)
     """
     shown = _on_grey(pictures, model.input_shape[2])
-    if chunk is not None:
-        checks.count("chunk", chunk)
     if isinstance(real, Dataset):
         ranking.check_dataset("real", real, model)
         real_shape = real.images.shape[1:]

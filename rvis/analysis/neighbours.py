@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.analysis import ranking
 from rvis.data import Dataset
 from rvis.plotting import grids
@@ -46,6 +46,7 @@ class Neighbours:
         return grids.grid(rows, titles=titles)
 
 
+@gate.public
 def nearest(
     model: Model,
     queries: ArrayLike,
@@ -90,8 +91,6 @@ def nearest(
     size = dataset.images.shape[1:]
     asked = np.asarray(checks.images("queries", queries, shape=size))
     ranking.layer_shape(model, layer, size, argument="dataset")
-    if chunk is not None:
-        checks.count("chunk", chunk)
     q = len(asked)
     own = np.full(q, -1)
     if exclude is not None:
@@ -113,8 +112,6 @@ def nearest(
         apart = np.where(numbers == own[:, None], np.inf, apart)
         kept = ranking.leading(kept, (-apart, numbers), k)
     scores, indices = kept
-    if not np.isfinite(scores).all():
-        raise FloatingPointError(f"dataset: distances in {layer!r} are NaN or infinite")
     config = describe(
         function="nearest",
         model=model.name,

@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.analysis import ranking, receptive
 from rvis.data import Dataset
 from rvis.models import taps
-from rvis.types import Array, Model, Units
+from rvis.types import LOGITS, Array, Model, Units
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +39,7 @@ class TopActivations:
     patches: np.ndarray
 
 
+@gate.public
 def top_activations(
     model: Model,
     layer: str,
@@ -54,7 +55,7 @@ def top_activations(
     Args:
       model: any model.
       layer: a name of `model.layers`.
-      units: a channel's number, or a list of them.
+      units: a channel's number, or a list of them; of "logits" class names too.
       dataset: see `rvis.data.load`; it is looked at piece by piece.
       k: how many; ties go to the image that comes first.
       chunk: images at once, a bound on memory.
@@ -62,7 +63,7 @@ def top_activations(
 
     Raises:
       TypeError, ValueError: naming the argument.
-      FloatingPointError: naming `dataset`, where an activation is not finite.
+      FloatingPointError: naming `model`, where an activation is not finite.
 
     Example:
       >>> import numpy as np, rvis
@@ -77,25 +78,21 @@ def top_activations(
     """
     ranking.check_dataset("dataset", dataset, model)
     ranking.count_of("k", k, dataset)
-    if chunk is not None:
-        checks.count("chunk", chunk)
     size = dataset.images.shape[1:]
     shape = ranking.layer_shape(model, layer, size)
-    numbers = unit_numbers(units, shape, layer).reshape(-1)
+    numbers = unit_numbers(units, shape, model, layer).reshape(-1)
     m, label = len(numbers), f"{model.name} {layer}"
     options: dict[str, Any] = {"many": True, "progress": progress, "label": label}
     kept: tuple[np.ndarray, ...] = tuple(np.zeros((m, 0), kind) for kind in (np.float32, int, int))
     for rows, images in ranking.pieces(dataset, chunk=chunk):
         found = ranking.each(_Peaks(layer), model, images, numbers, **options)
         heights, places = (leaf.T for leaf in found)
-        if not np.isfinite(heights).all():
-            raise FloatingPointError(f"dataset: activations of {layer!r} are NaN or infinite")
         own = np.broadcast_to(np.asarray(rows), (m, len(rows)))
         kept = ranking.leading(kept, (heights, own, places), k)
     values, indices, flat = kept
     columns = shape[1] if len(shape) == 3 else 1
     positions = np.stack(np.divmod(flat, columns), -1)
-    corners, window = _windows(model, layer, positions, size)
+    corners, window = windows(model, layer, positions, size)
     patches = np.empty((m, k, *window, size[2]), np.float32)
     for i in np.ndindex(m, k):
         image = dataset.floats(indices[i][None])[0]
@@ -117,10 +114,10 @@ class _Peaks:
         return jnp.take_along_axis(own, places[:, None], 1)[:, 0], places
 
 
-def _windows(
+def windows(
     model: Model, layer: str, positions: np.ndarray, size: tuple[int, ...]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """First pixels (..., 2) of the receptive fields inside the image, and their common size."""
+    """First pixels (..., 2) of receptive fields at positions (..., 2), and their common size."""
     field = receptive.receptive_field(model, layer, size=(size[0], size[1]))
     window = min(field.size[0], size[0]), min(field.size[1], size[1])
     corners = np.empty(positions.shape, int)
@@ -136,9 +133,11 @@ def cut(image: np.ndarray, corner: np.ndarray, window: tuple[int, int]) -> np.nd
     return image[top : top + window[0], left : left + window[1]]
 
 
-def unit_numbers(units: Units, shape: tuple[int, ...], layer: str) -> np.ndarray:
-    """`units` as integers of a layer of that shape; else an error names `units`."""
+def unit_numbers(units: Any, shape: tuple[int, ...], model: Model, layer: str) -> np.ndarray:
+    """`units` as integers of a layer, logits by name too; else an error names them."""
     array = np.asarray(units)
     if array.ndim > 1 or array.size == 0:
         raise ValueError(f"units: one number or a list of them was expected, given {units!r}")
+    if layer == LOGITS:
+        return checks.classes("units", units, model.classes, count=shape[-1])
     return checks.integers("units", array, high=shape[-1], what=f"layer {layer!r}")

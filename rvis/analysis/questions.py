@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.signal import convolve
 
-from rvis import checks, engine, objectives, struct
+from rvis import checks, engine, gate, objectives, struct
 from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.types import Array, ArrayLike, Model, PyTree, Relu, Tap
@@ -38,29 +38,38 @@ class Score(NamedTuple):
 
     def at(self, layer: str, image: Array) -> tuple[Array, Array, Array]:
         """f(x), a layer's activation, and the gradient of f with respect to it."""
+        score, activations, gradients = self.at_layers((layer,), image)
+        return score, activations[layer], gradients[layer]
 
-        def shifted(shift: Array) -> tuple[Array, Array]:
-            model = struct.replace(self.model, apply=_Shifted(self.model.apply, layer, shift))
-            layers = {*self.objective.layers, layer}
-            activations = taps.activations(model, image[None], layers, relu=self.relu)
-            return self.objective(activations), activations[layer]
+    def at_layers(
+        self, layers: tuple[str, ...], image: Array
+    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        """f(x), the activations of some layers, and the gradients of f with respect to them."""
 
-        none = jnp.zeros((), image.dtype)
-        zero = jnp.zeros(jax.eval_shape(shifted, none)[1].shape, image.dtype)
-        (score, activation), gradient = jax.value_and_grad(shifted, has_aux=True)(zero)
-        return score, activation[0], gradient[0]
+        def shifted(shifts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+            model = struct.replace(self.model, apply=_Shifted(self.model.apply, shifts))
+            wanted = {*self.objective.layers, *layers}
+            activations = taps.activations(model, image[None], wanted, relu=self.relu)
+            return self.objective(activations), {name: activations[name] for name in layers}
+
+        none = dict.fromkeys(layers, jnp.zeros((), image.dtype))
+        shapes = jax.eval_shape(shifted, none)[1]
+        zeros = {name: jnp.zeros(shape.shape, image.dtype) for name, shape in shapes.items()}
+        (score, activations), gradients = jax.value_and_grad(shifted, has_aux=True)(zeros)
+        first = jax.tree.map(lambda leaf: leaf[0], (activations, gradients))
+        return score, *first
 
 
 class _Shifted(NamedTuple):
-    """A model's `apply` with `shift` added to one layer's activation, inside a trace."""
+    """A model's `apply` with something added to some layers' activations, inside a trace."""
 
     apply: Any
-    layer: str
-    shift: Any
+    shifts: dict[str, Array]
 
     def __call__(self, params: PyTree, images: Array, *, tap: Tap, relu: Relu) -> Array:
         def both(name: str, activation: Array) -> Array:
-            return tap(name, activation + self.shift if name == self.layer else activation)
+            shift = self.shifts.get(name)
+            return tap(name, activation if shift is None else activation + shift)
 
         return self.apply(params, images, tap=both, relu=relu)
 
@@ -109,6 +118,7 @@ class Question:
         return array[0] if array is not None and self.single else array
 
 
+@gate.public
 def ask(
     model: Model,
     images: ArrayLike,
@@ -122,7 +132,8 @@ def ask(
 
     Args:
       model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
+      images: (n, H, W, C) or (H, W, C), float32 in [0, 1]; or a `Question`, which is what comes
+        back.
       target: a class by number or name, one class for each image, or an objective.
       chunk, callback: checked alone.
       kind: what is asked of a class: `objectives.logit` or `objectives.probability`.
@@ -137,12 +148,9 @@ def ask(
       >>> question.labels.tolist(), question.scores().shape
       (['3', '3'], (2,))
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"model: an rvis.Model was expected, given {type(model).__name__}")
+    if isinstance(images, Question):
+        return images
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    checks.function("callback", callback)
     objective = objectives.target("target", target, model, batch.shape[1:], kind=kind)
     if objective.batch_shape not in ((), (1,), (len(batch),)):
         raise ValueError(
@@ -205,7 +213,7 @@ def blurred(images: Array) -> Array:
     """Images (n, H, W, C) under a Gaussian with σ an eighth of the shorter side, edges repeated."""
     sigma = min(images.shape[1:3]) / 8
     reach = math.ceil(3 * sigma)
-    bell = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1) / sigma) ** 2)
+    bell = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=jnp.int32) / sigma) ** 2)
     bell = bell / bell.sum()
     pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     padded = jnp.pad(images, pads, mode="edge")

@@ -84,6 +84,7 @@ def each(
         pixels=height * width * block,
         progress=progress,
         label=label,
+        failure=lambda blocks: engine.no_number(np.unique(rows[blocks]).tolist()),
     )
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], found)
 

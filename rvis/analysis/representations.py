@@ -6,11 +6,13 @@ import itertools
 
 import numpy as np
 
+from rvis import gate
 from rvis.analysis import ranking
 from rvis.analysis.similarity import structural_similarity
 from rvis.types import LOGITS, Model, layer_shapes
 
 
+@gate.public
 def penultimate(model: Model, shape: tuple[int, int, int] | None = None) -> str:
     """The layer R whose activations the last one turns into logits.
 
@@ -32,17 +34,20 @@ def penultimate(model: Model, shape: tuple[int, int, int] | None = None) -> str:
     return inner[-1]
 
 
+@gate.public
 def encode(model: Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Φ(x): the activations (n, …) of a layer for images (n, H, W, C), on the host."""
     return ranking.each(ranking.Activations(layer), model, images)
 
 
+@gate.public
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n,) ‖a − b‖₂ of n pairs of arrays of any shape."""
     gap = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     return np.linalg.norm(gap.reshape(len(gap), -1), axis=1)
 
 
+@gate.public
 def relative_errors(found: np.ndarray, references: np.ndarray) -> np.ndarray:
     """(n,) ‖Φ − Φ₀‖ / ‖Φ₀‖; where Φ₀ is 0, ‖Φ‖."""
     size = distances(references, np.zeros_like(references))
@@ -58,6 +63,7 @@ def mean_squared_distance(representations: np.ndarray) -> float:
     return float(2 * np.square(flat - flat.mean(0)).sum() / (n - 1))
 
 
+@gate.public
 def psnr(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n,) −10·log₁₀ of the mean squared difference of n pairs of pictures in [0, 1], in dB."""
     gap = np.asarray(first, np.float64) - np.asarray(second, np.float64)
@@ -66,6 +72,7 @@ def psnr(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return -10 * np.log10(error)
 
 
+@gate.public
 def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n,) mean structural similarity of the channels of n pairs; NaN below 11 pixels a side."""
     a, b = np.asarray(first), np.asarray(second)
@@ -75,11 +82,12 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.mean(each, 0)
 
 
-def spread(samples: np.ndarray) -> tuple[float, float]:
+@gate.public
+def spread(pictures: np.ndarray) -> tuple[float, float]:
     """Of pictures (s, H, W, C): RMS difference and SSIM, means over all pairs; NaN for one."""
-    pairs = list(itertools.combinations(range(len(samples)), 2))
+    pairs = list(itertools.combinations(range(len(pictures)), 2))
     if not pairs:
         return float("nan"), float("nan")
-    a, b = (samples[[pair[side] for pair in pairs]] for side in (0, 1))
+    a, b = (pictures[[pair[side] for pair in pairs]] for side in (0, 1))
     apart = distances(a, b) / np.sqrt(np.prod(a.shape[1:]))
     return float(apart.mean()), float(ssim(a, b).mean())

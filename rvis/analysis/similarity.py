@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.types import ArrayLike
 
 
+@gate.public
 def alignment(images: ArrayLike, maps: ArrayLike) -> np.ndarray:
     """|⟨x, ∇f⟩| / ‖∇f‖: how far an image points along its gradient; high is aligned.
 
@@ -38,6 +39,7 @@ def alignment(images: ArrayLike, maps: ArrayLike) -> np.ndarray:
     return np.where(norm > 0, np.abs((first * second).sum(1)) / np.where(norm > 0, norm, 1), 0)
 
 
+@gate.public
 def spearman(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Rank correlation of n pairs of arrays; equal values share their mean rank.
 
@@ -61,6 +63,11 @@ def spearman(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     ranks = []
     for name, given in (("first", first), ("second", second)):
         rows = np.asarray(given)
+        if rows.shape != np.shape(first) or rows.ndim < 2:
+            raise ValueError(
+                f"{name}: (n, …) of one shape was expected, given {np.shape(first)} and "
+                f"{rows.shape}"
+            )
         if np.isnan(rows).any():
             raise ValueError(f"{name}: numbers were expected, given NaN")
         ranks.append(np.stack([_mean_ranks(row) for row in rows.reshape(len(rows), -1)]))
@@ -69,6 +76,7 @@ def spearman(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), 0)
 
 
+@gate.public
 def structural_similarity(first: ArrayLike, second: ArrayLike, *, window: int = 11) -> np.ndarray:
     """The mean structural similarity (SSIM) of n pairs of pictures of one channel in [0, 1].
 

@@ -13,10 +13,11 @@ from jax import lax
 
 from rvis import checks, engine, struct
 from rvis.analysis.questions import Question, ask, baselines
+from rvis.attribution.segments import segment_maps
 from rvis.engine import policy
 from rvis.models import taps
 from rvis.objectives import Objective
-from rvis.types import Array, ArrayLike, Model
+from rvis.types import Array, ArrayLike, Model, as_key, on_device
 
 Game = Callable[[Array], Array]
 """Coalitions (m, players) of bool to their values (m, ...); pure, and hashing by value or a pytree
@@ -47,7 +48,7 @@ class _Pictures:
 
     Attributes:
       baselines: (b, H, W, C) to draw from, or (n, H, W, C).
-      segments: (H, W) the number of each pixel's player.
+      segments: (n, H, W) the number of each pixel's player.
       drawn: whether baselines are drawn, and not each image's own.
     """
 
@@ -59,7 +60,7 @@ class _Pictures:
     drawn: bool = struct.static()
 
     def values(self, example: ArrayLike, draw: ArrayLike, coalitions: Array) -> Array:
-        present = coalitions[:, self.segments][..., None]
+        present = coalitions[:, self.segments[example]][..., None]
         absent = self.baselines[draw if self.drawn else example]
         seen = jnp.where(present, self.images[example], absent)
         found = taps.activations(self.model, seen, self.target.layers)
@@ -112,8 +113,24 @@ class Blocks:
 
     def step(self, key: Array, first: Array, model: None, lane: Lane) -> tuple[Array, Array]:
         numbers = first + jnp.arange(self.block, dtype=first.dtype)
-        members = (numbers[:, None] >> jnp.arange(self.players, dtype=first.dtype)) & 1 == 1
+        members = (numbers[:, None] >> jnp.arange(self.players, dtype=first.dtype)[None]) & 1 == 1
         return first + self.block, self.game.values(*lane, members).astype(jnp.float32)
+
+
+@struct.dataclass
+class Listed:
+    """The values of some coalitions (m, players), the same for every lane; a step is a block."""
+
+    game: Values
+    members: Array
+    block: int = struct.static()
+
+    def init(self, key: Array, first: Array) -> Array:
+        return first
+
+    def step(self, key: Array, first: Array, model: None, lane: Lane) -> tuple[Array, Array]:
+        some = jax.lax.dynamic_slice_in_dim(self.members, first, self.block)
+        return first + self.block, self.game.values(*lane, some).astype(jnp.float32)
 
 
 @struct.dataclass
@@ -153,12 +170,15 @@ class Permutations:
       key: pair i uses `fold_in(key, i)`, whichever example it is of.
       draws: baselines to draw one from for each pair; at least 1.
       block: coalitions computed side by side.
+      groups: (levels, players) the group of each player, coarsest first: those of one group come
+        one after another.
       drawn: whether baselines are drawn.
     """
 
     game: Values
     key: Array
     draws: Array
+    groups: Array
     players: int = struct.static()
     block: int = struct.static()
     drawn: bool = struct.static()
@@ -172,12 +192,23 @@ class Permutations:
     def pair(self, number: Array, example: ArrayLike) -> Pair:
         """What pair `number` tells of an example."""
         p = self.players
-        bits = jax.random.bits(jax.random.fold_in(self.key, number), (p + 1,), jnp.uint32)
-        places = jnp.argsort(bits[:-1]).astype(jnp.int32)
+        own = jax.random.fold_in(self.key, number)
+        bits = jax.random.bits(own, (p + 1,), jnp.uint32)
+        if len(self.groups):
+            shape = self.groups.shape
+            ranks = jax.random.bits(jax.random.fold_in(own, 1), shape, jnp.uint32)
+            ranks = jnp.take_along_axis(ranks, self.groups, 1)
+            # Groups of equal rank would be mixed; their numbers tell them apart.
+            keys = [part for level in zip(self.groups, ranks, strict=True) for part in level]
+            order = jnp.lexsort([bits[:-1], *reversed(keys)])
+            places = jnp.argsort(order).astype(jnp.int32)
+        else:
+            places = jnp.argsort(bits[:-1]).astype(jnp.int32)
         share = (bits[-1] >> 8).astype(jnp.float32) / 2**24
-        draw = jnp.minimum(share * self.draws, self.draws - 1).astype(jnp.int32)
+        draws = jnp.asarray(self.draws, jnp.float32)
+        draw = jnp.minimum(share * draws, draws - 1).astype(jnp.int32)
         sizes = jnp.arange(1, p, dtype=jnp.int32)[:, None]
-        parts = [places < sizes, p - 1 - places < sizes]
+        parts = [places[None] < sizes, p - 1 - places[None] < sizes]
         if self.drawn:
             parts.append(jnp.zeros((1, p), bool))
         coalitions = jnp.concatenate(parts)
@@ -296,7 +327,7 @@ class Plan:
     def run(self, algorithm: Any, problems: Any, **options: Any) -> engine.Run:
         """`engine.run` without a model, which the game has, and without keys of examples."""
         count = len(jax.tree.leaves(problems)[0])
-        keys = jnp.broadcast_to(jax.random.key(0), (count,))
+        keys = jnp.broadcast_to(as_key(0), (count,))
         options |= {"failure": _not_finite}
         return engine.run(algorithm, None, problems, keys, **options)
 
@@ -324,14 +355,14 @@ def make_plan(
         raise TypeError("images and target: both were expected beside a Model")
     question = ask(model, images, target, callback=callback)
     height, width, _ = question.shape
-    segments = _segments(players, height, width)
+    segments = segment_maps(players, question.images)
     absent = baselines(baseline, question.images)
     draws = absent.shape[1] if absent.shape[1] > 1 else 0
     game = _Pictures(
         model.unnamed(),
-        jnp.asarray(question.images),
-        jnp.asarray(absent[0] if draws else absent[:, 0]),
-        jnp.asarray(segments),
+        on_device(question.images),
+        on_device(absent[0] if draws else absent[:, 0]),
+        on_device(segments),
         jax.tree.map(jnp.asarray, question.objective),
         bool(draws),
     )
@@ -371,21 +402,3 @@ def _plan_of_game(game: Any, players: Any) -> Plan:
         pixels=1,
         label="Shapley",
     )
-
-
-def _segments(players: Any, height: int, width: int) -> np.ndarray:
-    """(H, W) int32 player numbers from 0, without holes."""
-    if np.ndim(players) == 0:
-        side = checks.count("players", players)
-        if side > max(height, width):
-            raise ValueError(
-                f"players: a patch's side of 1 to {max(height, width)} was expected, given {side}"
-            )
-        rows, columns = np.arange(height) // side, np.arange(width) // side
-        return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
-    given = checks.integers("players", players, low=-checks.LARGEST)
-    if given.shape != (height, width):
-        raise ValueError(
-            f"players: a map of shape {(height, width)} was expected, given {given.shape}"
-        )
-    return np.unique(given, return_inverse=True)[1].reshape(given.shape).astype(np.int32)

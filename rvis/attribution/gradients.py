@@ -1,23 +1,25 @@
-"""Attribution by gradients: plain, times the input, along paths, under noise, with ReLU rules."""
+"""Attribution by gradients: plain, times the input, under noise, with ReLU rules."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
-from rvis.analysis.questions import Score, Shape, ask, baselines
+from rvis import checks, gate, struct
+from rvis.analysis.questions import Question, Score, Shape, ask
 from rvis.attribution import stream
 from rvis.attribution.result import Attribution
-from rvis.attribution.stream import Callback, answer
+from rvis.attribution.stream import Callback as Watch
+from rvis.attribution.stream import answer
 from rvis.files import PathLike
 from rvis.models import taps
 from rvis.objectives import Objective
-from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, Relu, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, Relu, as_key, fold_each, on_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,33 +46,11 @@ class Noise:
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
         size = self.deviation * (image.max() - image.min())
-        noise = size * jax.random.normal(key, image.shape)
+        noise = size * jax.random.normal(key, image.shape, jnp.float32)
         return score.and_gradient(image + noise)[1], jnp.float32(1)
 
 
-@struct.dataclass
-class Along:
-    """∇f ⊙ (x − x′) at a node of the line from one of an image's baselines x′.
-
-    `own` is (b, H, W, C); sample i is node i mod s of baseline ⌊i / s⌋.
-    """
-
-    nodes: Array
-    weights: Array
-    steps: Array
-
-    def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        return shape, ()
-
-    def __call__(
-        self, key: Array, number: Array, image: Array, own: PyTree, score: Score
-    ) -> tuple[Array, Array]:
-        node = number % self.steps
-        away = image - own[number // self.steps]
-        place = image - (1 - self.nodes[node]) * away
-        return score.and_gradient(place)[1] * away, self.weights[node]
-
-
+@gate.public
 def gradient(
     model: Model, images: ArrayLike, target: Any, *, chunk: int | None = None, progress: bool = True
 ) -> Attribution:
@@ -104,6 +84,7 @@ def gradient(
     return _plain("gradient", model, images, target, jax.nn.relu, chunk, progress)
 
 
+@gate.public
 def input_x_gradient(
     model: Model, images: ArrayLike, target: Any, *, chunk: int | None = None, progress: bool = True
 ) -> Attribution:
@@ -124,6 +105,7 @@ def input_x_gradient(
     return _plain("input_x_gradient", model, images, target, jax.nn.relu, chunk, progress)
 
 
+@gate.public
 def guided_backprop(
     model: Model, images: ArrayLike, target: Any, *, chunk: int | None = None, progress: bool = True
 ) -> Attribution:
@@ -144,6 +126,7 @@ def guided_backprop(
     return _plain("guided_backprop", model, images, target, taps.guided_relu, chunk, progress)
 
 
+@gate.public
 def deconvnet(
     model: Model, images: ArrayLike, target: Any, *, chunk: int | None = None, progress: bool = True
 ) -> Attribution:
@@ -165,25 +148,30 @@ def deconvnet(
     return _plain("deconvnet", model, images, target, taps.deconvnet_relu, chunk, progress)
 
 
+@gate.public
 def smoothgrad(
     model: Model,
     images: ArrayLike,
     target: Any,
     *,
+    of: Callable[..., Attribution] | None = None,
     noise: float = 0.15,
     key: KeyLike = 0,
     samples: int = 50,
     chunk: int | None = None,
     checkpoint: PathLike | None = None,
-    callback: Callback | None = None,
+    callback: Watch | None = None,
     progress: bool = True,
 ) -> Attribution:
-    """The mean of the gradients at noisy copies of the image.
+    """The mean of the gradients, or of the maps of any method, at noisy copies of the image.
 
     Args:
       model: any model.
       images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
       target: see `gradient`.
+      of: what is averaged in the place of gradients: a function of this package such as
+        `integrated_gradients`, with options by `functools.partial`. All copies are then held at
+        once, and `checkpoint` and `callback` cannot be had.
       noise: standard deviation of the normal noise, as a share of each image's range (max − min);
         the copies are not clipped.
       key: an int seed or a typed key; copy i of every image uses `fold_in(key, i)`.
@@ -211,23 +199,25 @@ def smoothgrad(
     Reference: Smilkov et al. 2017, SmoothGrad, section 3.
     """
     run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    return _noisy("smoothgrad", model, images, target, noise, key, samples, callback, **run)
+    return _noisy("smoothgrad", model, images, target, of, noise, key, samples, callback, **run)
 
 
+@gate.public
 def vargrad(
     model: Model,
     images: ArrayLike,
     target: Any,
     *,
+    of: Callable[..., Attribution] | None = None,
     noise: float = 0.15,
     key: KeyLike = 0,
     samples: int = 50,
     chunk: int | None = None,
     checkpoint: PathLike | None = None,
-    callback: Callback | None = None,
+    callback: Watch | None = None,
     progress: bool = True,
 ) -> Attribution:
-    """The variance of the gradients at noisy copies of the image.
+    """The variance of the gradients, or of the maps of any method, at noisy copies of the image.
 
     Args, returns and raises as `smoothgrad`; the variance divides by `samples`.
 
@@ -242,126 +232,61 @@ def vargrad(
     Reference: Adebayo et al. 2018, Sanity Checks for Saliency Maps, section 2.
     """
     run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    return _noisy("vargrad", model, images, target, noise, key, samples, callback, **run)
-
-
-def integrated_gradients(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    baseline: str | ArrayLike = 0.0,
-    rule: str = "gauss-legendre",
-    steps: int = 50,
-    chunk: int | None = None,
-    checkpoint: PathLike | None = None,
-    callback: Callback | None = None,
-    progress: bool = True,
-) -> Attribution:
-    """(x − x′) ⊙ ∫₀¹ ∇f(x′ + t·(x − x′)) dt: maps that sum to f(x) − f(x′).
-
-    How far they are from doing so is `gap`.
-
-    Args:
-      model: any model.
-      images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      target: see `gradient`.
-      baseline: x′ in [0, 1]: a number; "mean" of each image's pixels, by channel; "blur", a
-        Gaussian with σ an eighth of the shorter side; an image (H, W, C); several (b, H, W, C),
-        over which the mean is taken.
-      steps: nodes of the integral, for each baseline. A ReLU network's integrand jumps: see what
-        `gap` is left, and take more where it is too much.
-      rule: "gauss-legendre" or "midpoint".
-      chunk, checkpoint, callback, progress: as `smoothgrad`; the callback's steps are nodes.
-
-    Returns:
-      An `Attribution` with maps (n, H, W, C), or (H, W, C) of one image, and the completeness `gap`
-      f(x) − f(x′) − Σ map (with several baselines, from the mean of f over them).
-
-    Raises:
-      TypeError, ValueError, FloatingPointError: as `gradient`.
-
-    Example:
-      >>> import numpy as np, rvis
-      >>> from rvis import attribution
-      >>> model = rvis.load("mnist_cnn")
-      >>> grey = np.full((28, 28, 1), 0.5, np.float32)
-      >>> result = attribution.integrated_gradients(model, grey, 3, steps=20)
-      >>> bool(abs(result.gap) < 0.01)
-      True
-
-    Reference: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks, eq. 1; several
-      baselines: Erion et al. 2019 (expected gradients).
-    """
-    question = ask(model, images, target, chunk=chunk, callback=callback)
-    steps = checks.count("steps", steps)
-    nodes, weights = quadrature(rule, steps)
-    starts = baselines(baseline, question.images)
-    maps = stream.mean(
-        Along(jnp.asarray(nodes), jnp.asarray(weights), jnp.int32(steps)),
-        question,
-        samples=steps * starts.shape[1],
-        key=jax.random.key(0),
-        own=starts,
-        chunk=chunk,
-        checkpoint=checkpoint,
-        callback=callback,
-        progress=progress,
-        label="integrated_gradients",
-    )
-    scores = question.scores()
-    absent = np.mean([question.scores(starts[:, b]) for b in range(starts.shape[1])], 0)
-    about: dict[str, Any] = {"baseline": baseline, "steps": steps, "rule": rule}
-    gap = scores - absent - maps.sum((1, 2, 3))
-    return answer("integrated_gradients", question, maps, scores, gap=gap, target=target, **about)
-
-
-def quadrature(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]; the weights sum to 1.
-
-    Both are filled with zeros up to a power of two, at least 64, so that many numbers of steps
-    share one compiled program.
-
-    Raises:
-      ValueError: naming `rule`.
-
-    Example:
-      >>> from rvis.attribution.gradients import quadrature
-      >>> quadrature("midpoint", 2)[0][:3].tolist()
-      [0.25, 0.75, 0.0]
-    """
-    checks.choice("rule", rule, ("gauss-legendre", "midpoint"))
-    if rule == "midpoint":
-        nodes, weights = (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
-    else:
-        nodes, weights = np.polynomial.legendre.leggauss(steps)
-        nodes, weights = (nodes + 1) / 2, weights / 2
-    rest = max(64, 1 << (steps - 1).bit_length()) - steps
-    whole = (np.pad(array, (0, rest)).astype(np.float32) for array in (nodes, weights))
-    return tuple(whole)  # type: ignore[return-value]
+    return _noisy("vargrad", model, images, target, of, noise, key, samples, callback, **run)
 
 
 def _noisy(
-    method: str,
+    name: str,
     model: Model,
     images: ArrayLike,
     target: Any,
+    of: Callable[..., Attribution] | None,
     noise: float,
     key: KeyLike,
     samples: int,
-    callback: Callback | None,
+    callback: Watch | None,
     **run: Any,
 ) -> Attribution:
-    """The mean of the gradients at noisy copies, or their variance."""
+    """The mean of the maps at noisy copies, or their variance."""
     question = ask(model, images, target, chunk=run["chunk"], callback=callback)
-    sampler = Noise(jnp.float32(checks.number("noise", noise, low=0)))
+    deviation = checks.number("noise", noise, low=0)
     checks.count("samples", samples)
     options: dict[str, Any] = {"samples": samples, "key": as_key(key)}
-    if method == "vargrad":
-        run["maps"] = lambda moments: moments.variance
-    run |= {"callback": callback, "label": "smoothgrad"}
-    found = stream.mean(sampler, question, **options, **run)
-    return answer(method, question, found, question.scores(), target=target, noise=noise, **options)
+    if of is not None:
+        if not callable(of):
+            raise TypeError(f"of: an attribution's function was expected, given {of!r}")
+        if callback is not None or run["checkpoint"] is not None:
+            raise ValueError("of: one without callback and checkpoint was expected")
+        copies = _copies(question, deviation, **options)
+        maps = of(model, copies, None, chunk=run["chunk"], progress=run["progress"]).maps
+        rows = maps.reshape(samples, len(question.images), *maps.shape[1:])
+        found = rows.mean(0) if name == "smoothgrad" else rows.var(0)
+    else:
+        if name == "vargrad":
+            run["maps"] = lambda moments: moments.variance
+        run |= {"callback": callback, "label": "smoothgrad"}
+        found = stream.mean(Noise(on_device(deviation, jnp.float32)), question, **options, **run)
+    about: dict[str, Any] = {"noise": noise}
+    about["of"] = None if of is None else str(getattr(of, "__name__", of))
+    return answer(name, question, found, question.scores(), target=target, **about, **options)
+
+
+def _copies(question: Question, deviation: float, samples: int, key: Array) -> Question:
+    """A question of `samples` noisy copies of every image, copy by copy."""
+    images = question.images
+    keys = fold_each(key, jnp.arange(samples, dtype=jnp.int32))
+    draws = jax.vmap(lambda own: jax.random.normal(own, question.shape, jnp.float32))(keys)
+    span = np.ptp(images, (1, 2, 3), keepdims=True)
+    noisy = images + deviation * span * np.asarray(draws)[:, None]
+    return dataclasses.replace(
+        question,
+        images=noisy.reshape(-1, *question.shape),
+        objective=jax.tree.map(
+            lambda leaf: np.tile(leaf, (samples,) + (1,) * (np.ndim(leaf) - 1)), question.objective
+        ),
+        labels=np.tile(question.labels, samples),
+        single=False,
+    )
 
 
 def _plain(
@@ -377,8 +302,8 @@ def _plain(
     question = ask(model, images, target, chunk=chunk)
     if relu is not jax.nn.relu and not getattr(model.apply, "takes_relu", True):
         raise ValueError(
-            f"model: {model.name} applies its own ReLUs, so that no other rule for their gradient "
-            "can be put in; a module whose __call__ takes `relu` and uses it was expected"
+            f"model: {model.name} applies no ReLU that another rule for its gradient can be put in "
+            "for, nor a gelu, silu or other activation that rvis.from_function knows"
         )
     scores, maps = stream.each(_Gradient(relu), question, chunk=chunk, progress=progress)
     if method == "input_x_gradient":

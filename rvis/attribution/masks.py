@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.analysis.questions import Score, Shape, ask, one_baseline
 from rvis.attribution import stream
 from rvis.attribution.result import Attribution
+from rvis.attribution.segments import segment_maps
 from rvis.attribution.stream import Callback, Moments, answer
 from rvis.files import PathLike
-from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key, on_device
 
 
 @struct.dataclass
@@ -38,11 +39,12 @@ class Windows:
         self, key: Array, number: Array, image: Array, own: PyTree, score: Score
     ) -> tuple[Array, Array]:
         place = jnp.stack([number // self.columns, number % self.columns]) * self.stride
+        sides = (jnp.arange(side, dtype=jnp.int32) for side in image.shape[:2])
         rows, columns = (
-            (jnp.arange(size) >= start) & (jnp.arange(size) < start + length)
-            for size, start, length in zip(image.shape[:2], place, self.window, strict=True)
+            (numbers >= start) & (numbers < start + length)
+            for numbers, start, length in zip(sides, place, self.window, strict=True)
         )
-        hidden = rows[:, None] & columns
+        hidden = rows[:, None] & columns[None]
         seen = jnp.where(hidden[..., None], own, image)
         return jnp.broadcast_to(score(seen), hidden.shape), hidden.astype(jnp.float32)
 
@@ -65,12 +67,12 @@ class RandomMasks:
     def mask(self, key: Array, shape: Shape) -> Array:
         """One mask (H, W) in [0, 1]."""
         cells, shift = jax.random.split(key)
-        kept = jax.random.bernoulli(cells, self.keep, (self.grid, self.grid))
+        kept = jax.random.bernoulli(cells, jnp.float32(self.keep), (self.grid, self.grid))
         # One cell more than the image needs, so that the grid can be shifted by up to a cell.
         sizes = [-(-side // self.grid) for side in shape[:2]]
         whole = [(self.grid + 1) * size for size in sizes]
         smooth = jax.image.resize(kept.astype(jnp.float32), whole, "bilinear")
-        corner = jax.random.randint(shift, (2,), 0, jnp.asarray(sizes))
+        corner = jax.random.randint(shift, (2,), 0, jnp.asarray(sizes, jnp.int32), jnp.int32)
         return jax.lax.dynamic_slice(smooth, corner, shape[:2])
 
     def __call__(
@@ -81,6 +83,33 @@ class RandomMasks:
         return jnp.broadcast_to(score(seen), mask.shape), mask
 
 
+@struct.dataclass
+class Segments:
+    """f with one segment hidden, or with each kept with probability `keep`; the mask is the weight.
+
+    `own` is the image's baseline and its map of segments.
+    """
+
+    players: int = struct.static()
+    keep: Array | None = None
+
+    def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
+        return shape[:2], shape[:2]
+
+    def __call__(
+        self, key: Array, number: Array, image: Array, own: PyTree, score: Score
+    ) -> tuple[Array, Array]:
+        baseline, segments = own
+        if self.keep is None:
+            weight = segments == number
+            kept = ~weight
+        else:
+            weight = kept = jax.random.bernoulli(key, self.keep, (self.players,))[segments]
+        seen = jnp.where(kept[..., None], image, baseline)
+        return jnp.broadcast_to(score(seen), kept.shape), weight.astype(jnp.float32)
+
+
+@gate.public
 def occlusion(
     model: Model,
     images: ArrayLike,
@@ -88,6 +117,7 @@ def occlusion(
     *,
     window: int | tuple[int, int] = 8,
     stride: int | tuple[int, int] = 4,
+    players: ArrayLike | None = None,
     baseline: str | ArrayLike = 0.0,
     chunk: int | None = None,
     checkpoint: PathLike | None = None,
@@ -105,6 +135,8 @@ def occlusion(
         `rvis.objectives` (one, or one for each image).
       window: height and width in pixels, or one number for both.
       stride: steps down and across, or one number for both; at most the window.
+      players: segments to hide in the place of windows: an integer map (H, W), or one for each
+        image (n, H, W), such as `superpixels` gives.
       baseline: what hides: a number in [0, 1], "mean" of each image's pixels, "blur" (a Gaussian
         with σ an eighth of the shorter side) or an image (H, W, C).
       chunk: images on the device at once; bounds memory, never changes maps (to the bit on a CPU).
@@ -132,19 +164,30 @@ def occlusion(
       4.2.
     """
     question = ask(model, images, target, chunk=chunk, callback=callback)
-    sides = question.shape[:2]
-    windows = _within("window", window, sides, "the image")
-    steps = _within("stride", stride, windows, "the window")
-    rows, columns = (
-        -(-(side - wide) // step) + 1
-        for side, wide, step in zip(sides, windows, steps, strict=True)
-    )
-    hidden = one_baseline(baseline, question.images)
+    hidden: Any = one_baseline(baseline, question.images)
+    about: dict[str, Any] = {"baseline": baseline}
+    sampler: Any
+    if players is None:
+        sides = question.shape[:2]
+        windows = _within("window", window, sides, "the image")
+        steps = _within("stride", stride, windows, "the window")
+        rows, columns = (
+            -(-(side - wide) // step) + 1
+            for side, wide, step in zip(sides, windows, steps, strict=True)
+        )
+        samples = rows * columns
+        at = (jnp.asarray(windows, jnp.int32), jnp.asarray(steps, jnp.int32))
+        sampler = Windows(*at, on_device(columns, jnp.int32))
+        about |= {"window": windows, "stride": steps}
+    else:
+        segments = segment_maps(players, question.images)
+        samples = int(segments.max()) + 1
+        sampler, hidden = Segments(samples), (hidden, segments)
     scores = question.scores()
     maps = stream.mean(
-        Windows(jnp.asarray(windows, jnp.int32), jnp.asarray(steps, jnp.int32), jnp.int32(columns)),
+        sampler,
         question,
-        samples=rows * columns,
+        samples=samples,
         key=jax.random.key(0),
         own=hidden,
         maps=lambda moments: scores[:, None, None] - moments.mean,
@@ -154,10 +197,10 @@ def occlusion(
         progress=progress,
         label="occlusion",
     )
-    about: dict[str, Any] = {"window": windows, "stride": steps, "baseline": baseline}
     return answer("occlusion", question, maps, scores, target=target, **about)
 
 
+@gate.public
 def rise(
     model: Model,
     images: ArrayLike,
@@ -165,6 +208,7 @@ def rise(
     *,
     grid: int = 7,
     keep: float = 0.5,
+    players: ArrayLike | None = None,
     baseline: str | ArrayLike = 0.0,
     key: KeyLike = 0,
     samples: int = 4000,
@@ -185,6 +229,7 @@ def rise(
       target: see `occlusion`. The paper takes a class's probability.
       grid: cells a side.
       keep: probability that a cell is kept, in (0, 1).
+      players: segments that are kept or hidden in the place of cells; see `occlusion`.
       baseline: what is seen where a mask is 0; see `occlusion`.
       key: an int seed or a typed key; mask i uses `fold_in(key, i)` and serves every image.
       samples: masks.
@@ -209,17 +254,23 @@ def rise(
     question = ask(model, images, target, chunk=chunk, callback=callback)
     checks.count("samples", samples)
     checks.count("grid", grid)
-    if grid > min(question.shape[:2]):
+    if players is None and grid > min(question.shape[:2]):
         raise ValueError(
             f"grid: at most {min(question.shape[:2])} cells for these images, given {grid}"
         )
     share = checks.number("keep", keep, above=0, high=1 - 1e-6)
+    hidden: Any = one_baseline(baseline, question.images)
+    sampler: Any = RandomMasks(on_device(share, jnp.float32), grid)
+    if players is not None:
+        segments = segment_maps(players, question.images)
+        sampler = Segments(int(segments.max()) + 1, jnp.float32(share))
+        hidden = (hidden, segments)
     maps = stream.mean(
-        RandomMasks(jnp.float32(share), grid),
+        sampler,
         question,
         samples=samples,
         key=as_key(key),
-        own=one_baseline(baseline, question.images),
+        own=hidden,
         maps=_about_the_mean,
         chunk=chunk,
         checkpoint=checkpoint,

@@ -26,9 +26,10 @@ from rvis.attribution.coalitions import (
     standard_errors,
 )
 from rvis.attribution.result import Attribution
+from rvis.attribution.segments import spread_over
 from rvis.files import PathLike
 from rvis.results import describe
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, on_device
 
 MOST = 16
 """Players of an exact computation at most: 2¹⁶ coalitions."""
@@ -100,6 +101,7 @@ class _Options(TypedDict, total=False):
 
 
 class _Drawing(_Options, total=False):
+    groups: Any
     permutations: int
     tolerance: float | None
     key: KeyLike
@@ -141,7 +143,8 @@ def shapley(
       target: a class number, or (n,) of them: that class's logit. Or an objective of
         `rvis.objectives`, one for all images or one each; `-probability(labels)` is the class loss.
       players: of a game their number; of images the side of square patches in pixels (1 for
-        pixels), or an integer map (H, W) of segments, where each number is a player.
+        pixels), or an integer map (H, W) of segments, where each number is a player, or one for
+        each image (n, H, W), such as `superpixels` gives.
       baseline: a number in [0, 1], "mean" (of each image's pixels, by channel), "blur" (Gaussian, σ
         an eighth of the shorter side), or an image (H, W, C); or a batch (b, H, W, C) of data, over
         which v is averaged.
@@ -160,7 +163,7 @@ def shapley(
       >>> import jax.numpy as jnp
       >>> from rvis.attribution.shapley import shapley
       >>> def lecture(s):
-      ...     return jnp.where(s.all(-1), 2.5, s.sum(-1))
+      ...     return jnp.where(s.all(-1), 2.5, s.sum(-1, dtype=float))
       >>> shapley(lecture, players=2).values.tolist()
       [1.25, 1.25]
 
@@ -172,9 +175,11 @@ def shapley(
             f"players: at most {MOST} were expected, given {plan.players}; shapley_sampling takes "
             "any number"
         )
-    results = _exact(plan, chunk=chunk, checkpoint=checkpoint, progress=progress)
+    run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
+    calls = max(1, plan.draws) * 2**plan.players
+    results = [solved(v, plan.players, calls) for v in exact_values(plan, **run)]
     arguments: dict[str, Any] = {"target": target, "players": players, "baseline": baseline}
-    return _finished(plan, results, "shapley", **arguments)
+    return finished(plan, results, "shapley", **arguments)
 
 
 @overload
@@ -196,6 +201,7 @@ def shapley_sampling(
     *,
     players: Any,
     baseline: str | ArrayLike = 0.0,
+    groups: Any = None,
     permutations: int = 256,
     tolerance: float | None = None,
     key: KeyLike = 0,
@@ -215,6 +221,9 @@ def shapley_sampling(
     Args:
       model, images, target, players: as in `shapley`.
       baseline: as in `shapley`; of a batch, each pair of permutations draws one image.
+      groups: (levels, players) integers, the group of each player, coarsest level first; or
+        "quadtree", of square patches. Players of one group then come in one after another, and the
+        values are Owen's (of several levels Winter's).
       permutations: how many at most, an even number: half of them are reverses.
       tolerance: stop an image (or the game) as soon as no player's standard error is above it, in
         the value's unit; looked at after 32 permutations and then after every 16.
@@ -233,13 +242,14 @@ def shapley_sampling(
       >>> import jax.numpy as jnp
       >>> from rvis.attribution.shapley import shapley_sampling
       >>> def lecture(s):
-      ...     return jnp.where(s.all(-1), 2.5, s.sum(-1))
+      ...     return jnp.where(s.all(-1), 2.5, s.sum(-1, dtype=float))
       >>> shapley_sampling(lecture, players=2, permutations=4).values.tolist()
       [1.25, 1.25]
 
     Reference: Castro et al. 2009, Polynomial calculation of the Shapley value based on sampling;
       Štrumbelj & Kononenko 2010 (baselines drawn from data); Mitchell et al. 2022, Sampling
-      permutations for Shapley value estimation, §3.2 (antithetic).
+      permutations for Shapley value estimation, §3.2 (antithetic); Owen 1977,
+      Winter 1989 (groups).
     """
     plan = make_plan(model, images, target, players, baseline, chunk, callback)
     if checks.count("permutations", permutations, low=2) % 2:
@@ -250,10 +260,32 @@ def shapley_sampling(
     limit = None if tolerance is None else checks.number("tolerance", tolerance, above=0)
     seed = as_key(key)
     options: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    results = _sampled(plan, permutations // 2, limit, seed, callback, **options)
+    nested = _levels(groups, players, plan)
+    results = _sampled(plan, permutations // 2, limit, seed, callback, nested, **options)
     arguments: dict[str, Any] = {"target": target, "players": players, "baseline": baseline}
-    arguments |= {"permutations": permutations, "tolerance": limit, "key": seed}
-    return _finished(plan, results, "shapley_sampling", **arguments)
+    arguments |= {"groups": groups, "permutations": permutations}
+    arguments |= {"tolerance": limit, "key": seed}
+    return finished(plan, results, "shapley_sampling", **arguments)
+
+
+def _levels(groups: Any, players: Any, plan: Plan) -> np.ndarray:
+    """(levels, players) int32, the group of each player."""
+    if groups is None:
+        return np.zeros((0, plan.players), np.int32)
+    if isinstance(groups, str):
+        checks.choice("groups", groups, ("quadtree",))
+        if plan.pictures is None or np.ndim(players) != 0:
+            raise ValueError("groups: 'quadtree' is of images' square patches")
+        height, width, _ = plan.pictures[0].shape
+        rows, columns = np.divmod(np.arange(plan.players), -(-width // players))
+        depth = (max(-(-height // players), -(-width // players)) - 1).bit_length()
+        levels = [(rows >> d) << 16 | (columns >> d) for d in range(depth - 1, 0, -1)]
+        groups = np.asarray(levels, np.int32).reshape(-1, plan.players)
+    held = checks.integers("groups", groups, low=-checks.LARGEST)
+    if held.ndim != 2 or held.shape[1] != plan.players:
+        raise ValueError(f"groups: (levels, {plan.players}) was expected, given shape {held.shape}")
+    dense = [np.unique(level, return_inverse=True)[1] for level in held]
+    return np.asarray(dense, np.int32).reshape(held.shape)
 
 
 def _sampled(
@@ -262,26 +294,27 @@ def _sampled(
     tolerance: float | None,
     key: Array,
     callback: Callback | None,
+    groups: np.ndarray,
     **options: Any,
 ) -> list[ShapleyResult]:
     p, n, drawn = plan.players, plan.examples, plan.draws > 0
     coalitions = 2 * (p - 1) + drawn
-    block, draws = plan.block(max(1, coalitions)), jnp.int32(max(1, plan.draws))
-    game = Permutations(plan.game, key, draws, p, block, drawn)
-    ends = _ends(plan)
+    block, draws = plan.block(max(1, coalitions)), on_device(max(1, plan.draws), jnp.int32)
+    game = Permutations(plan.game, key, draws, on_device(groups), p, block, drawn)
+    both = ends(plan)
     numbers = np.arange(n, dtype=np.int32)
     options |= {"pixels": plan.pixels * max(1, coalitions), "label": plan.label}
     watch = None
     if callback is not None:
 
         def watch(step: int, states: Any, told: Pair) -> Any:
-            so_far = [_averaged(plan, _row(told, i), ends[i]) for i in range(n)]
+            so_far = [_averaged(plan, _row(told, i), both[i]) for i in range(n)]
             return callback(2 * step, *_told(plan, so_far))
 
     if tolerance is not None or callback is not None:
         lane = Lane(numbers, np.zeros_like(numbers))
-        full, none = np.moveaxis(ends.astype(np.float32), 1, 0)
-        limit = jnp.float32(-1 if tolerance is None else tolerance)
+        full, none = np.moveaxis(both.astype(np.float32), 1, 0)
+        limit = on_device(-1 if tolerance is None else tolerance, jnp.float32)
         sure = UntilSure(game, limit, (p, *plan.shape))
         found = plan.run(
             sure,
@@ -292,7 +325,7 @@ def _sampled(
             **options,
         )
         made = [int(count) for count in found.made]
-        return [_averaged(plan, _row(found.info, i, made[i]), ends[i]) for i in range(n)]
+        return [_averaged(plan, _row(found.info, i, made[i]), both[i]) for i in range(n)]
     lanes = plan.lanes(pairs)
     steps = -(-pairs // lanes)
     example = np.repeat(numbers, lanes)
@@ -300,7 +333,7 @@ def _sampled(
     lane = Lane(example, np.zeros_like(example))
     told = plan.run(game, lane, steps=steps, starts=first, **options).info
     whole = Pair(*(leaf.reshape(n, lanes * steps, *leaf.shape[2:]) for leaf in told))
-    return [_averaged(plan, _row(whole, i, pairs), ends[i]) for i in range(n)]
+    return [_averaged(plan, _row(whole, i, pairs), both[i]) for i in range(n)]
 
 
 def _row(told: Pair, example: int, count: int | None = None) -> Pair:
@@ -329,7 +362,7 @@ def _averaged(plan: Plan, told: Pair, ends: np.ndarray) -> ShapleyResult:
     return ShapleyResult(values, errors, gap, calls, 2 * pairs, full)
 
 
-def _ends(plan: Plan) -> np.ndarray:
+def ends(plan: Plan) -> np.ndarray:
     """(n, 2, ...) v(all) and v(none) of every example."""
     numbers = np.arange(plan.examples, dtype=np.int32)
     lane = Lane(numbers, np.zeros_like(numbers))
@@ -339,7 +372,8 @@ def _ends(plan: Plan) -> np.ndarray:
     return found.info[:, 0]
 
 
-def _exact(plan: Plan, **options: Any) -> list[ShapleyResult]:
+def exact_values(plan: Plan, **options: Any) -> np.ndarray:
+    """(n, 2^p, ...) float64 values of all coalitions, player i being bit i."""
     p, n, draws = plan.players, plan.examples, max(1, plan.draws)
     size = 2**p
     block = plan.block(size)
@@ -357,10 +391,10 @@ def _exact(plan: Plan, **options: Any) -> list[ShapleyResult]:
         **options,
     )
     values = found.info.reshape(n, draws, -1, *plan.shape)[:, :, :size]
-    return [_solved(v, p, draws * size) for v in values.mean(1, dtype=np.float64)]
+    return values.mean(1, dtype=np.float64)
 
 
-def _solved(v: np.ndarray, players: int, calls: int) -> ShapleyResult:
+def solved(v: np.ndarray, players: int, calls: int) -> ShapleyResult:
     """From the values (2^p, ...) of all coalitions, player i being bit i."""
     numbers = np.arange(len(v))
     members = (numbers[:, None] >> np.arange(players)) & 1 == 1
@@ -384,7 +418,7 @@ def _told(plan: Plan, results: list[ShapleyResult]) -> tuple[np.ndarray, np.ndar
     return question.shaped(values), question.shaped(full)
 
 
-def _finished(
+def finished(
     plan: Plan, results: list[ShapleyResult], function: str, **arguments: Any
 ) -> ShapleyResult | ShapleyAttribution:
     """What the user gets."""
@@ -396,9 +430,11 @@ def _finished(
         return question.shaped(np.array([getattr(result, name) for result in results]))
 
     values = all_("values")
-    density = values / np.bincount(segments.ravel())
+    shares = np.stack([result.values for result in results])
+    if shares.ndim == 3:  # interactions: half of each pair's goes to either
+        shares = (shares + shares * np.eye(plan.players)).sum(2) / 2
     return ShapleyAttribution(
-        maps=density[..., segments].astype(np.float32),
+        maps=question.shaped(spread_over(shares, segments)),
         images=question.shaped(question.images),
         scores=all_("full"),
         labels=question.shaped(question.labels),

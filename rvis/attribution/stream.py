@@ -20,7 +20,7 @@ from rvis.engine import policy
 from rvis.files import PathLike
 from rvis.objectives import Objective
 from rvis.results import describe
-from rvis.types import Array, Model, PyTree
+from rvis.types import Array, Model, PyTree, on_device
 
 __all__ = ["Moments", "Question", "Sampler", "Score", "Shape", "answer", "ask", "each", "mean"]
 
@@ -72,7 +72,7 @@ class Moments:
         wide = _beside(weights, rank)
         added = weights.sum(0)
         mean = _ratio((wide * values).sum(0), _beside(added, rank - 1))
-        spread = (wide * jnp.square(values - mean)).sum(0)
+        spread = (wide * jnp.square(values - mean[None])).sum(0)
         total = self.weight + added
         share = _beside(_ratio(added, total), rank - 1)
         delta = mean - self.mean
@@ -177,7 +177,7 @@ def mean(
 
     count = len(question.images)
     found = engine.run(
-        Mean(sampler, key, jnp.int32(samples), question.shape, block),
+        Mean(sampler, key, on_device(samples, jnp.int32), question.shape, block),
         question.model,
         Asked(question.objective, question.images, own),
         jnp.broadcast_to(key, (count,)),
@@ -194,18 +194,23 @@ def mean(
 
 
 def each(
-    function: Callable[[Model, tuple[Objective, Array]], PyTree],
+    function: Callable[[Model, Any], PyTree],
     question: Question,
     *,
+    own: PyTree = None,
     chunk: int | None = None,
     progress: bool = True,
     label: str = "attribution",
 ) -> PyTree:
-    """`function(model, (objective, image))` of every image, leaves (n, …): a mean of one sample."""
+    """`function(model, (objective, image))` of every image, leaves (n, …): a mean of one sample.
+
+    Where there is something `own`, leaves (n, …), for each image, its part comes third.
+    """
+    asked = (question.objective, question.images)
     return engine.apply(
         function,
         question.model,
-        (question.objective, question.images),
+        asked if own is None else (*asked, own),
         pixels=question.pixels,
         widest=4,
         chunk=chunk,

@@ -237,6 +237,14 @@ def test_first_layer_filters_are_the_kernel_in_the_images_colours(name, layer, p
     assert found.show().mode == "RGB"
 
 
+def test_filters_are_saved_as_pictures(tmp_path):
+    found = deconv.first_layer_filters(rvis.load("mnist_cnn", weights="random"))
+    folder = found.save(tmp_path / "filters")
+    assert len(list((folder / "images").glob("*.png"))) == len(found.kernels) == 32
+    np.testing.assert_array_equal(np.load(folder / "arrays.npz")["kernels"], found.kernels)
+    assert (folder / "figure.png").is_file() and (folder / "card.json").is_file()
+
+
 def test_a_first_layer_that_is_not_affine_is_refused():
     def apply(params, images, *, tap=identity, relu=jax.nn.relu):
         return tap("square", images**2).mean((1, 2))
@@ -285,13 +293,13 @@ def test_bad_arguments_of_top_activations_are_named(options, error, match):
         deconv.top_activations(toys.pointwise(), **options, **QUIET)
 
 
-def test_a_model_with_relus_of_its_own_is_refused():
+def test_a_model_without_activations_is_refused():
     class Own(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.relu(nn.Conv(2, (3, 3))(x)).mean((1, 2))
+            return nn.Conv(2, (3, 3))(x).mean((1, 2))
 
     variables = Own().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     model = rvis.from_linen(Own(), variables, input_shape=(8, 8, 1))
-    with pytest.raises(ValueError, match="relu"):
+    with pytest.raises(ValueError, match="^relu: the model has no ReLU"):
         deconv.reconstruct(model, np.zeros((8, 8, 1), np.float32), model.layers[0], 0, **QUIET)

@@ -326,6 +326,24 @@ def test_batches_and_classes_compile_once():
     assert programs.advance._cache_size() == size
 
 
+HOLLOW = toys.linear(np.where(WEIGHTS > 1, np.nan, WEIGHTS), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda: metrics.deletion(HOLLOW, IMAGES, OWN, 1, **QUIET),
+        lambda: metrics.insertion(HOLLOW, IMAGES, OWN, LOGIT, **QUIET),
+        lambda: metrics.pixel_flipping(HOLLOW, IMAGES, OWN, 0, region=3, steps=2, **QUIET),
+        lambda: metrics.infidelity(HOLLOW, IMAGES, OWN, 0, samples=2, **QUIET),
+        lambda: metrics.faithfulness(HOLLOW, objectives.logit([1]), IMAGES[:1], IMAGES),
+    ],
+)
+def test_a_score_that_is_no_number_is_an_error(judge):
+    with pytest.raises(FloatingPointError, match="model: finite numbers were expected of it"):
+        judge()
+
+
 MAPS = np.zeros((3, 6, 7))
 REFUSED = [
     (metrics.deletion, {"maps": MAPS[:2]}, ValueError, "maps: "),

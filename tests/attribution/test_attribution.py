@@ -20,7 +20,13 @@ CLASSES = np.array([0, 1, 1, 0, 1, 0, 0])
 METHODS = {
     "gradient": {},
     "input_x_gradient": {},
-    "integrated_gradients": {"steps": 5},
+    "integrated_gradients": {"steps": 5, "tol": None},
+    "expected_gradients": {"samples": 5, "data": IMAGES[:2]},
+    "guided_integrated_gradients": {"steps": 4},
+    "blur_integrated_gradients": {"steps": 5},
+    "deep_lift": {},
+    "full_gradient": {},
+    "lrp": {"composite": "epsilon"},
     "smoothgrad": {"samples": 5},
     "vargrad": {"samples": 5},
     "guided_backprop": {},
@@ -28,12 +34,21 @@ METHODS = {
     "grad_cam": {"layer": "conv"},
     "grad_cam_plus": {"layer": "conv"},
     "layer_gradient_x_activation": {"layer": "conv"},
+    "xgrad_cam": {"layer": "relu"},
+    "hires_cam": {"layer": "conv"},
+    "layer_cam": {"layer": "relu"},
+    "eigen_cam": {"layer": "relu"},
+    "score_cam": {"layer": "relu"},
+    "ablation_cam": {"layer": "relu"},
     "occlusion": {"window": 3, "stride": 2},
     "rise": {"samples": 9, "grid": 3},
 }
-RANDOM = ("smoothgrad", "vargrad", "rise")
+RANDOM = ("smoothgrad", "vargrad", "rise", "expected_gradients")
 NUMBERS = {
     "integrated_gradients": {"steps": 6, "baseline": 0.5, "rule": "midpoint"},
+    "expected_gradients": {"samples": 7, "key": 3},
+    "guided_integrated_gradients": {"steps": 3, "fraction": 0.5, "reach": 0.1},
+    "blur_integrated_gradients": {"steps": 7, "sigma": 2},
     "smoothgrad": {"samples": 7, "noise": 0.5, "key": 3},
     "vargrad": {"samples": 7, "noise": 0.5, "key": 3},
     "occlusion": {"window": (2, 3), "stride": 1, "baseline": 0.5},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pytest
 
 import rvis
 from rvis import attribution, objectives
 from tests import toys
+from tests.attribution import networks
+from tests.golden.attribution import networks as golden
 
 MODEL = toys.pointwise()
 IMAGES = np.random.default_rng(3).random((3, *MODEL.input_shape), np.float32)
@@ -71,3 +75,69 @@ def test_the_layer_lies_before_the_target():
     ):
         with pytest.raises(ValueError, match=message):
             attribution.grad_cam(MODEL, IMAGES, target, layer=layer, **QUIET)
+
+
+FILE = pathlib.Path(__file__).parents[1] / "golden" / "attribution" / "maps.npz"
+with np.load(FILE) as file:
+    MAPS = dict(file)
+THEIRS = {
+    "grad_cam": "GradCAM",
+    "grad_cam_plus": "GradCAMPlusPlus",
+    "xgrad_cam": "XGradCAM",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "eigen_cam": "EigenCAM",
+    "score_cam": "ScoreCAM",
+    "ablation_cam": "AblationCAM",
+}
+
+
+@pytest.mark.parametrize("network", ["plain", "residual"])
+@pytest.mark.parametrize("method", THEIRS)
+def test_maps_are_those_of_pytorch_grad_cam(method, network):
+    options = {"layer": {"plain": "relu3", "residual": "b"}[network], "signed": True, **QUIET}
+    if method == "score_cam":  # they mask what is normalised already
+        options["baseline"] = np.broadcast_to(np.float32(golden.MEAN), golden.SHAPE)
+    function = getattr(attribution, method)
+    result = function(networks.MODELS[network], golden.IMAGES, golden.CLASSES, **options)
+    expected = MAPS[f"{network}/cam/{THEIRS[method]}"]
+    if method == "eigen_cam":  # their sign is that of an SVD
+        expected = expected * np.sign((expected * result.raw).sum((1, 2), keepdims=True))
+    # They add 1e-6 to Grad-CAM++'s denominators, which are about as small.
+    share = 1e-2 if method == "grad_cam_plus" else 1e-3
+    np.testing.assert_allclose(result.raw, expected, atol=share * np.abs(expected).max())
+    np.testing.assert_allclose(
+        function(
+            networks.MODELS[network], golden.IMAGES, golden.CLASSES, **{**options, "signed": False}
+        ).raw,
+        np.maximum(result.raw, 0),
+    )
+
+
+def test_an_eigen_cam_is_positive_where_most_is_active():
+    raw = attribution.eigen_cam(MODEL, IMAGES, 0, layer="relu", signed=True, **QUIET).raw
+    total = ACTIVATIONS.sum(-1)
+    assert ((raw * (total - total.mean((1, 2), keepdims=True))).sum((1, 2)) > 0).all()
+
+
+def test_layers_are_merged_by_their_maxima():
+    model, image = networks.MODELS["plain"], golden.IMAGES
+    one, two = (
+        attribution.hires_cam(model, image, 1, layer=name, **QUIET).maps
+        for name in ("pool1", "conv3")
+    )
+    both = attribution.hires_cam(model, image, 1, layer=["pool1", "conv3"], **QUIET)
+    top_one, top_two = (maps.max((1, 2), keepdims=True) for maps in (one, two))
+    np.testing.assert_allclose(both.maps, (one / top_one + two / top_two) / 2, atol=1e-6)
+    assert both.raw is None
+    assert both.config["layer"] == ["pool1", "conv3"]
+
+
+def test_ablation_weighs_what_a_channel_alone_does():
+    """The score is linear in the channels' means: w_k is channel k's own part of it."""
+    result = attribution.ablation_cam(MODEL, IMAGES, 1, layer="relu", signed=True, **QUIET)
+    parts = ACTIVATIONS.mean((1, 2)) * DENSE[:, 1]
+    weights = parts / parts.sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        result.raw, np.einsum("nhwk,nk->nhw", ACTIVATIONS, weights), rtol=1e-4, atol=1e-5
+    )

@@ -8,9 +8,9 @@ import math
 import jax
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.analysis.manifold.points import distinct, nearest, rows_of
-from rvis.types import ArrayLike, KeyLike, as_key
+from rvis.types import ArrayLike, KeyLike, as_key, on_device
 
 _KEPT = 0.9
 """The share of the lowest ratios that TwoNN fits; the highest are the least certain."""
@@ -46,6 +46,7 @@ class Dimension:
     k: int
 
 
+@gate.public
 def intrinsic_dimension(
     points: ArrayLike,
     *,
@@ -99,7 +100,7 @@ def intrinsic_dimension(
         )
     rows = np.arange(len(kept))
     if sample is not None and checks.count("sample", sample, low=2) < len(kept):
-        drawn = jax.random.permutation(jax.random.fold_in(root, 1), len(kept))
+        drawn = jax.random.permutation(jax.random.fold_in(root, on_device(1)), len(kept))
         rows = np.sort(np.asarray(drawn)[:sample])
     # With spare ones, of which about k are in a half.
     half = max(len(kept) // 2, min(len(kept) - 1, 2 * k + 2))
@@ -153,6 +154,7 @@ def _slope(told: np.ndarray) -> float:
     return float((x * y).sum() / squares) if squares > 0 else math.inf
 
 
+@gate.public
 def local_dimension(points: ArrayLike, reference: ArrayLike, *, k: int = 20) -> np.ndarray:
     """The local intrinsic dimension at points, as seen from batches of a reference set.
 

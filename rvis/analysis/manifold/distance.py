@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.analysis.manifold.points import nearest, rows_of
 from rvis.types import ArrayLike
 
@@ -26,6 +26,7 @@ class DataDistance:
     indices: np.ndarray
 
 
+@gate.public
 def distance_to_data(
     points: ArrayLike,
     data: ArrayLike,

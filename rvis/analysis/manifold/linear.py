@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks, engine
+from rvis import checks, engine, gate
 from rvis.analysis import ranking
 from rvis.plotting import figures
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, fold_each
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, check_classes, fold_each
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +62,7 @@ class LinearShift:
         return ax
 
 
+@gate.public
 def linear_shift(
     model: Model,
     images: ArrayLike,
@@ -79,7 +80,7 @@ def linear_shift(
     Args:
       model: any model.
       images: (n, H, W, C) or (H, W, C), float32 in [0, 1].
-      target: (n,) the classes whose logits are moved up, or one for all.
+      target: (n,) the classes whose logits are moved up, by number or name, or one for all.
       eps: the change of each pixel, in units of the [0, 1] image.
       key: an int seed or a typed key; image i uses `fold_in(key, i)`.
 
@@ -95,10 +96,10 @@ def linear_shift(
 
     Reference: Goodfellow et al. 2015, Explaining and Harnessing Adversarial Examples, section 3.
     """
-    batch = checks.images("images", images, channels=model.input_shape[2])
+    batch = checks.images("images", images, channels=check_classes(model).input_shape[2])
     count = len(batch)
     logits = ranking.layer_shape(model, LOGITS, batch.shape[1:])[-1]
-    classes = checks.integers("target", target, high=logits, what="the logits")
+    classes = checks.classes("target", target, model.classes, count=logits)
     if classes.shape not in ((), (count,)):
         raise ValueError(f"target: one, or one for each of {count} images, was expected")
     step = checks.number("eps", eps, low=0)
@@ -125,8 +126,11 @@ class _Shift:
         data, image, unit, eps, sizes = problem
         key = jax.random.wrap_key_data(data, impl=self.implementation)
         order, signs = jax.random.split(key)
-        rank = jax.random.permutation(order, image.size).reshape(image.shape)
-        random = jax.random.rademacher(signs, image.shape, jnp.float32)
+        numbers = jnp.arange(image.size, dtype=jnp.int32)
+        rank = jax.random.permutation(order, numbers).reshape(image.shape)
+        # JAX's own `rademacher` draws other signs where 64 bits are allowed.
+        heads = jax.random.bernoulli(signs, jnp.float32(0.5), image.shape)
+        random = 2 * heads.astype(jnp.float32) - 1
 
         def logit(image: Array) -> Array:
             return model.apply(model.params, image[None])[0, unit]

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.analysis.metrics.judge import changed, heat, judged
 from rvis.analysis.questions import Question, one_baseline
 from rvis.analysis.similarity import windowed
 from rvis.plotting import figures
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, on_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +70,7 @@ class Curve:
         return ax
 
 
+@gate.public
 def deletion(
     model: Model,
     images: ArrayLike,
@@ -114,6 +115,7 @@ def deletion(
     return _revealed(question, maps, question.images, hidden, pixels, **options)
 
 
+@gate.public
 def insertion(
     model: Model,
     images: ArrayLike,
@@ -161,6 +163,7 @@ def _blurred(question: Question) -> np.ndarray:
     return windowed(padded, window).astype(np.float32) + mean
 
 
+@gate.public
 def pixel_flipping(
     model: Model,
     images: ArrayLike,
@@ -209,7 +212,7 @@ def pixel_flipping(
     steps = min(steps, regions)
     sums = np.stack([warm[:, tiles == tile].sum(1) for tile in range(regions)], 1)
     keys = jax.random.split(as_key(key), draws)
-    noise = jax.vmap(lambda draw: jax.random.uniform(draw, question.shape))(keys)
+    noise = jax.vmap(lambda draw: jax.random.uniform(draw, question.shape, jnp.float32))(keys)
     scores, _ = changed(
         _Replaced(jnp.arange(steps + 1, dtype=jnp.int32), noise),
         question,
@@ -269,6 +272,6 @@ def _revealed(
     stops = np.append(np.arange(0, height * width, step), height * width)
     # Filled up, so that other numbers of steps share the program.
     filled = np.pad(stops, (0, max(0, height * width + 1 - len(stops))), "edge")
-    change, own = _Revealed(jnp.asarray(filled, jnp.int32)), (ranks, before, after)
+    change, own = _Revealed(on_device(filled, jnp.int32)), (ranks, before, after)
     scores, _ = changed(change, question, len(stops), own=own, **options)
     return Curve(stops / (height * width), scores)

@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import stdtrit
 
+from rvis import checks, gate
+
 _NORMAL = 1.959964
 """Between minus and plus so many standard deviations lies 95 % of a normal distribution."""
 
@@ -31,6 +33,7 @@ class Interval(NamedTuple):
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+@gate.public
 def share(hits: ArrayLike) -> Interval:
     """The share of hits, with Wilson's score interval.
 
@@ -47,13 +50,14 @@ def share(hits: ArrayLike) -> Interval:
 
     Reference: Wilson 1927.
     """
-    p, n = _listed("hits", np.asarray(hits, bool)).mean(), np.size(hits)
+    p, n = _listed("hits", _truths(hits)).mean(), np.size(hits)
     squared = _NORMAL**2 / n
     middle = (p + squared / 2) / (1 + squared)
     half = _NORMAL / (1 + squared) * math.sqrt(p * (1 - p) / n + squared / (4 * n))
     return Interval(float(p), float(max(middle - half, 0)), float(min(middle + half, 1)))
 
 
+@gate.public
 def mean(values: ArrayLike) -> Interval:
     """The mean of values, with Student's interval: without ends for a single value.
 
@@ -77,7 +81,15 @@ def mean(values: ArrayLike) -> Interval:
     return Interval(float(own.mean()), float(own.mean() - half), float(own.mean() + half))
 
 
+def _truths(hits: ArrayLike) -> np.ndarray:
+    given = np.asarray(hits)
+    if given.dtype != bool and not (given.dtype.kind in "iuf" and np.isin(given, (0, 1)).all()):
+        raise ValueError(f"hits: True or False, or 1 or 0, was expected of each, given {hits!r}")
+    return given.astype(bool)
+
+
 def _listed(argument: str, values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{argument}: (n,) was expected, given shape {values.shape}")
+    checks.finite(argument, values)
     return values

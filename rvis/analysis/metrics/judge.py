@@ -13,7 +13,7 @@ from rvis import engine, objectives, struct
 from rvis.analysis.questions import Question, Score, ask
 from rvis.engine import policy
 from rvis.objectives import Objective
-from rvis.types import Array, ArrayLike, Model, PyTree
+from rvis.types import Array, ArrayLike, Model, PyTree, as_key
 
 Attribute = Callable[[Model, np.ndarray, Any], Any]
 """`attribute(model, images, target)`: (n, H, W, C) or (n, H, W), or something with such `maps`."""
@@ -88,13 +88,13 @@ def changed(
         _Scores(change, block),
         question.model,
         _Changed(question.objective, question.images, own),
-        jnp.broadcast_to(jax.random.key(0), (images,)),
+        jnp.broadcast_to(as_key(0), (images,)),
         steps=-(-count // block),
         pixels=question.pixels * block,
         chunk=chunk,
         progress=progress,
         label=question.model.name,
-        failure=None,
+        failure=engine.no_number,
     )
     scores, told = jax.tree.map(
         lambda leaf: leaf.reshape(images, -1, *leaf.shape[3:])[:, :count], found.info

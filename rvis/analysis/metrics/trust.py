@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.analysis.metrics.judge import Attribute, changed, explained, spread
 from rvis.analysis.questions import ask
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, on_device
 
 
+@gate.public
 def infidelity(
     model: Model,
     images: ArrayLike,
@@ -58,9 +59,8 @@ def infidelity(
     Reference: Yeh et al. 2019, On the (In)fidelity and Sensitivity of Explanations, definition 2.1.
     """
     question = ask(model, images, target, chunk=chunk)
-    checks.count("samples", samples)
     shares = spread(maps, question.images)
-    change = _Noise(as_key(key), jnp.float32(checks.number("noise", noise, above=0)))
+    change = _Noise(as_key(key), on_device(checks.number("noise", noise, above=0), jnp.float32))
     options: dict[str, Any] = {"chunk": chunk, "progress": progress}
     scores, told = changed(change, question, samples, own=shares, **options)
     seen = question.scores()[:, None].astype(np.float64) - scores
@@ -80,6 +80,7 @@ class _Noise:
         return image - away, (away * own).sum()
 
 
+@gate.public
 def max_sensitivity(
     model: Model,
     attribute: Attribute,
@@ -121,13 +122,12 @@ def max_sensitivity(
     """
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     size = checks.number("radius", radius, low=0)
-    checks.count("samples", samples)
     plain = explained(attribute, model, batch, target)
     flat = tuple(range(1, plain.ndim))
     worst = np.zeros(len(batch))
     for draw in jax.random.split(as_key(key), samples):
         moved = batch + np.asarray(
-            jax.random.uniform(draw, batch.shape[1:], minval=-size, maxval=size)
+            jax.random.uniform(draw, batch.shape[1:], jnp.float32, -size, size)
         )
         found = explained(attribute, model, np.clip(moved, 0, 1), target)
         worst = np.maximum(worst, np.sqrt(np.square(found - plain).sum(flat)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, kernels
+from rvis import checks, gate, kernels
 from rvis.analysis import ranking
 from rvis.analysis.receptive import windows
 from rvis.models import taps
@@ -58,6 +58,7 @@ class ReceptiveField:
         return slice(*self.rows[row]), slice(*self.columns[column])
 
 
+@gate.public
 def receptive_field(
     model: Model, layer: str, *, size: int | tuple[int, int] | None = None
 ) -> ReceptiveField:
