@@ -8,179 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
-from jax import lax
 
-from rvis import checks, engine, objectives
+from rvis import checks, engine, gate, objectives
 from rvis.analysis.questions import Score
+from rvis.concepts.factors import nmf
 from rvis.objectives import Objective
 from rvis.plotting import grids
 from rvis.results import describe, write
-from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, layer_shapes
+from rvis.types import LOGITS, Array, ArrayLike, KeyLike, Model, as_key, check_classes, layer_shapes
 
 COLOURS = np.array(
     [(228, 87, 46), (23, 118, 182), (44, 160, 44), (227, 173, 0), (148, 82, 179), (0, 158, 152)]
 )
 """Of the groups, 8 bits a channel; they repeat where there are more than six."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Factors:
-    """A ≈ W·H with no negative number in either.
-
-    Attributes:
-      maps: (..., k) W, in the shape of the activations' leading axes.
-      vectors: (k, C) H, of L2 length 1 (or 0).
-      residual: ‖A − W·H‖ / ‖A‖, Frobenius norms.
-    """
-
-    maps: np.ndarray
-    vectors: np.ndarray
-    residual: float
-
-
-def nmf(
-    activations: ArrayLike,
-    k: int,
-    *,
-    key: KeyLike = 0,
-    start: str | tuple[ArrayLike, ArrayLike] = "nndsvd",
-    steps: int = 500,
-) -> Factors:
-    """Non-negative matrix factorization by hierarchical alternating least squares.
-
-    Groups come out strongest first.
-
-    Args:
-      activations: (..., C), not negative; leading axes are flattened.
-      k: groups, at most min(n, C).
-      key: of the random start.
-      start: "nndsvd" (Boutsidis & Gallopoulos 2008), with the mean where it has zeros; "random"; or
-        W (n, k) and H (k, C), not negative.
-      steps: rounds.
-
-    Raises:
-      TypeError, ValueError: naming the argument.
-
-    Example:
-      >>> import numpy as np
-      >>> from rvis.concepts.groups import nmf
-      >>> rng = np.random.default_rng(0)
-      >>> product = rng.random((30, 2)) @ rng.random((2, 7))
-      >>> nmf(product, 2).residual < 1e-3
-      True
-
-    Reference: Cichocki & Phan 2009, Fast local algorithms for large scale nonnegative matrix and
-      tensor factorizations, algorithm 2.
-    """
-    given = np.asarray(activations, np.float32)
-    if given.ndim < 2 or given.size == 0:
-        raise ValueError(f"activations: (..., C) was expected, given shape {given.shape}")
-    if not np.isfinite(given).all() or given.min() < 0:
-        raise ValueError(
-            f"activations: finite numbers of at least 0, as after a ReLU, were expected, given "
-            f"{given.min():.4g} to {given.max():.4g}"
-        )
-    matrix = given.reshape(-1, given.shape[-1])
-    if checks.count("k", k) > min(matrix.shape):
-        raise ValueError(f"k: at most {min(matrix.shape)} was expected, given {k}")
-    checks.count("steps", steps)
-    seed = as_key(key)
-    rows, columns = (
-        starting_factors(start, matrix, k, seed)
-        if isinstance(start, str)
-        else _given_start(start, matrix, k)
-    )
-    w, h = (np.asarray(leaf) for leaf in _hals(matrix, rows, columns, np.int32(steps)))
-    residual = float(np.linalg.norm(matrix - w @ h) / (np.linalg.norm(matrix) or 1))
-    lengths = np.linalg.norm(h, axis=1)
-    w, h = w * lengths, h / np.where(lengths > 0, lengths, 1)[:, None]
-    order = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")
-    return Factors(w[:, order].reshape(*given.shape[:-1], k), h[order], residual)
-
-
-def starting_factors(
-    start: str, matrix: ArrayLike, k: int, key: KeyLike = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """W (n, k) and H (k, C) from which `nmf` starts.
-
-    Args:
-      start: "nndsvd" or "random".
-      matrix: (n, C), not negative.
-      k: groups.
-      key: of the random start: uniform numbers whose product has the matrix's mean, in the mean.
-
-    Raises:
-      ValueError: naming `start`.
-
-    Example:
-      >>> import numpy as np
-      >>> from rvis.concepts.groups import starting_factors
-      >>> w, h = starting_factors("nndsvd", np.ones((4, 3)), 1)
-      >>> (w @ h).round(3).max().item()
-      1.0
-    """
-    checks.choice("start", start, ("nndsvd", "random"))
-    given = np.asarray(matrix, np.float32)
-    if start == "nndsvd":
-        return _nndsvd(given, k)
-    scale = 2 * np.sqrt(given.mean() / k)
-    one, other = jax.random.split(as_key(key))
-    w = jax.random.uniform(one, (len(given), k))
-    return scale * np.asarray(w), scale * np.asarray(jax.random.uniform(other, (k, given.shape[1])))
-
-
-def _given_start(start: Any, matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(start, (tuple, list)) or len(start) != 2:
-        raise TypeError(
-            f"start: 'nndsvd', 'random' or a pair of arrays was expected, given {start!r}"
-        )
-    w, h = (np.asarray(checks.array("start", part), np.float32) for part in start)
-    shapes = (len(matrix), k), (k, matrix.shape[1])
-    if (w.shape, h.shape) != shapes or min(w.min(), h.min()) < 0:
-        raise ValueError(
-            f"start: arrays of at least 0, shaped {shapes}, were expected, given "
-            f"{w.shape} and {h.shape}"
-        )
-    return w, h
-
-
-def _nndsvd(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    u, s, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
-    w, h = np.zeros((len(matrix), k)), np.zeros((k, matrix.shape[1]))
-    for j in range(k):
-        signs = [(np.maximum(z * u[:, j], 0), np.maximum(z * v[j], 0)) for z in (1, -1)]
-        x, y = max(signs, key=lambda pair: np.linalg.norm(pair[0]) * np.linalg.norm(pair[1]))
-        a, b = np.linalg.norm(x), np.linalg.norm(y)
-        if a * b > 0:
-            scale = np.sqrt(s[j] * a * b)
-            w[:, j], h[j] = scale * x / a, scale * y / b
-    mean = matrix.mean()
-    w[w < 1e-6], h[h < 1e-6] = mean, mean
-    return w.astype(np.float32), h.astype(np.float32)
-
-
-@jax.jit
-def _hals(matrix: Array, w: Array, h: Array, steps: Array) -> tuple[Array, Array]:
-    def half(factor: Array, product: Array, gram: Array) -> Array:
-        """Each row of `factor` (k, m) to its optimum, given `product` = fixedᵀ·A."""
-
-        def one(j: Array, factor: Array) -> Array:
-            change = (product[j] - gram[j] @ factor) / jnp.maximum(gram[j, j], 1e-12)
-            return factor.at[j].set(jnp.maximum(factor[j] + change, 0))
-
-        return lax.fori_loop(0, len(factor), one, factor)
-
-    def step(_: Array, both: tuple[Array, Array]) -> tuple[Array, Array]:
-        w, h = both
-        w = half(w.T, h @ matrix.T, h @ h.T).T
-        return w, half(h, w.T @ matrix, w.T @ w)
-
-    return lax.fori_loop(0, steps, step, (w, h))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -233,6 +77,7 @@ class Groups:
         )
 
 
+@gate.public
 def factorize(
     model: Model,
     image: ArrayLike,
@@ -253,7 +98,7 @@ def factorize(
       layer: a name of `model.layers` with places and no negative activations (after a ReLU).
       k: groups.
       key, start, steps: as in `nmf`.
-      classes: class numbers for the effects; the five highest logits by default.
+      classes: classes for the effects, by number or name; the five highest logits by default.
       draw: what draws the icons: a function of the model and k objectives (the groups' directions)
         whose result has `images` (k, H, W, C), such as `rvis.visualize`; without it there are none.
 
@@ -270,7 +115,7 @@ def factorize(
 
     Reference: Olah et al. 2018, The Building Blocks of Interpretability (distill).
     """
-    batch = checks.images("image", image, channels=model.input_shape[2])
+    batch = checks.images("image", image, channels=check_classes(model).input_shape[2])
     if len(batch) != 1:
         raise ValueError(f"image: one image was expected, given {len(batch)}")
     size = batch.shape[1:]
@@ -284,7 +129,7 @@ def factorize(
     count = shapes[LOGITS][-1]
     if classes is None:
         classes = np.argsort(-np.asarray(model(batch))[0], kind="stable")[:5]
-    chosen = checks.integers("classes", classes, high=count, what="the logits").reshape(-1)
+    chosen = checks.classes("classes", classes, model.classes, count=count).reshape(-1)
     if chosen.size == 0:
         raise ValueError("classes: at least one was expected, given none")
     images = np.broadcast_to(np.asarray(batch), (len(chosen), *size))
@@ -332,6 +177,7 @@ class _Effect:
         return Score(model, objective).at(self.layer, image)[1:]
 
 
+@gate.public
 def coloured(image: ArrayLike, maps: ArrayLike, palette: np.ndarray = COLOURS) -> np.ndarray:
     """Groups in their colours over a pale grey copy of the image.
 
