@@ -4,6 +4,8 @@ import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 # What type checkers and editors read; `_PLACES` says the same to Python.
 if TYPE_CHECKING:
     from rvis import (
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from rvis.analysis.faithful import faithfulness
     from rvis.inversion import interpolate, invert, invert_layers, match
     from rvis.models.adapters import from_linen, from_nnx
+    from rvis.models.ensembles import ensemble
+    from rvis.models.frameworks import from_equinox, from_keras
+    from rvis.models.functions import from_function
     from rvis.models.registry import card, list_models, load
     from rvis.models.taps import record
     from rvis.results import Result
@@ -55,8 +60,12 @@ _PLACES = {
     "activation_grid": "visualization",
     "card": "models.registry",
     "deepdream": "visualization",
+    "ensemble": "models.ensembles",
     "evaluate": "training",
     "faithfulness": "analysis.faithful",
+    "from_equinox": "models.frameworks",
+    "from_function": "models.functions",
+    "from_keras": "models.frameworks",
     "from_linen": "models.adapters",
     "from_nnx": "models.adapters",
     "interpolate": "inversion",

@@ -5,7 +5,8 @@ Each function raises TypeError or ValueError, naming the argument, for a rate be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rvis import checks, struct
-from rvis.types import Array, ArrayLike, PyTree
+from rvis.types import Array, ArrayLike, PyTree, on_device
 
 
 def _scaled(factor: Callable[..., Array], **options: Any) -> optax.GradientTransformation:
@@ -78,6 +79,13 @@ _FACTORIES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
+@contextlib.contextmanager
+def _optax_promotes() -> Iterator[None]:
+    """optax raises its rates to integer counts of steps, whatever JAX is told to refuse."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @struct.dataclass
 class Optimizer:
     """A chain of named gradient maps, then a step of `learning_rate` upwards.
@@ -100,7 +108,8 @@ class Optimizer:
 
     def update(self, gradient: PyTree, state: PyTree, position: PyTree) -> tuple[PyTree, PyTree]:
         """The next position, uphill, and the next state."""
-        updates, state = self._chain().update(gradient, state, position)
+        with _optax_promotes():
+            updates, state = self._chain().update(gradient, state, position)
         moved = jax.tree.map(lambda p, u: p + self.learning_rate * u, position, updates)
         return moved, state
 
@@ -123,14 +132,15 @@ class Wrapped(Optimizer):
         """The next position, uphill, and the next state."""
         # optax goes downhill.
         downhill = jax.tree.map(jnp.negative, gradient)
-        updates, state = jax.vmap(self._chain().update)(downhill, state, position)
+        with _optax_promotes():
+            updates, state = jax.vmap(self._chain().update)(downhill, state, position)
         return optax.apply_updates(position, updates), state
 
 
 def _rate(learning_rate: ArrayLike) -> Array:
     if not isinstance(learning_rate, jax.Array):  # a traced one has no value yet
         checks.number("learning_rate", learning_rate, low=0)
-    return jnp.asarray(learning_rate, jnp.float32)
+    return on_device(learning_rate, jnp.float32)
 
 
 def adam(learning_rate: ArrayLike = 0.05, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:

@@ -15,7 +15,7 @@ from jax import lax
 
 from rvis import checks, struct
 from rvis.optimizers import Optimizer, gain, sgd
-from rvis.types import Array
+from rvis.types import Array, on_device
 
 
 @struct.dataclass
@@ -80,8 +80,8 @@ def blur(sigma: float, *, every: int = 1) -> PostStep:
     sigma = checks.number("sigma", sigma, above=0, high=100)
     places = np.arange(-max(1, round(4 * sigma)), max(1, round(4 * sigma)) + 1)
     weights = np.exp(-(places**2) / (2 * sigma**2))
-    kernel = jnp.asarray(weights / weights.sum(), jnp.float32)
-    return PostStep((kernel, jnp.int32(checks.count("every", every))), _blurred)
+    kernel = on_device(weights / weights.sum(), jnp.float32)
+    return PostStep((kernel, on_device(checks.count("every", every), jnp.int32)), _blurred)
 
 
 def _blurred(step: Array, image: Array, gradient: Array, kernel: Array, every: Array) -> Array:
@@ -92,7 +92,7 @@ def _blurred(step: Array, image: Array, gradient: Array, kernel: Array, every: A
         pads = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
         planes = lax.conv_general_dilated(
             jnp.pad(planes, pads, mode="edge"),
-            kernel.reshape([-1 if i == axis - 1 else 1 for i in range(4)]),
+            kernel.reshape([-1 if i == axis - 1 else 1 for i in range(4)]).astype(image.dtype),
             (1, 1),
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -200,7 +200,7 @@ def _erased(image: Array, size: Array, percentile: Array, colour: Array) -> Arra
 
 
 def _number(argument: str, value: float, *, high: float) -> Array:
-    return jnp.float32(checks.number(argument, value, low=0, high=high))
+    return on_device(checks.number(argument, value, low=0, high=high), jnp.float32)
 
 
 def _colour(towards: float | Sequence[float]) -> Array:
@@ -208,7 +208,7 @@ def _colour(towards: float | Sequence[float]) -> Array:
         raise ValueError(f"towards: a number, or one a channel, was expected, given {towards!r}")
     for level in np.ravel(towards):
         checks.number("towards", level, low=0, high=1)
-    return jnp.asarray(towards, jnp.float32)
+    return on_device(towards, jnp.float32)
 
 
 def apply(maps: Sequence[PostStep], step: Array, images: Array, gradients: Array) -> Array:

@@ -53,7 +53,8 @@ class Box:
 
     def project(self, x: Array) -> Array:
         """The nearest point of the box, of the shape of `x`."""
-        return jnp.clip(x, self.low, self.high)
+        x = jnp.asarray(x)
+        return jnp.clip(x, jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype))
 
 
 class _Ball(abc.ABC):

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from rvis import checks, struct
-from rvis.types import Array, ArrayLike
+from rvis.types import Array, ArrayLike, on_device
 
 
 @struct.dataclass
@@ -178,7 +178,7 @@ def distance(weight: float, reference: ArrayLike, where: ArrayLike = 1.0) -> Reg
 
 def squared_distance(images: Array, reference: Array, where: Array) -> Array:
     """Σ((x − reference) ⊙ where)², the measure of `distance`."""
-    return jnp.square((images - reference) * where).sum()
+    return jnp.square((images - reference[None]) * where[None]).sum()
 
 
 def opacity(weight: float) -> Regularizer:
@@ -215,7 +215,7 @@ def as_mask(argument: str, given: ArrayLike, shape: tuple[int, ...]) -> Array:
         )
     if not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError(f"{argument}: values in [0, 1] were expected, given others")
-    return jnp.asarray(mask, jnp.float32)
+    return on_device(mask, jnp.float32)
 
 
 # So high a power is a maximum in all but name.
@@ -224,7 +224,7 @@ _LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 def _leaf(argument: str, value: float, *, low: float = 0.0, high: float = _LARGEST) -> Array:
-    return jnp.asarray(checks.number(argument, value, low=low, high=high), jnp.float32)
+    return on_device(checks.number(argument, value, low=low, high=high), jnp.float32)
 
 
 def _abs(x: Array) -> Array:

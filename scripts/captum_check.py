@@ -148,7 +148,7 @@ def compare(model: rvis.Model, images: np.ndarray) -> dict[str, float]:
         ),
     }
     options: dict[str, dict[str, Any]] = {
-        "integrated_gradients": {"baseline": 0.5},
+        "integrated_gradients": {"baseline": 0.5, "tol": None},
         "grad_cam": {"layer": layer},
         "layer_gradient_x_activation": {"layer": layer},
         "occlusion": {"window": (6, 5), "stride": (4, 3), "baseline": 0.25},

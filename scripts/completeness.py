@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
                         baseline=a.baseline,
                         rule=rule,
                         steps=steps,
+                        tol=None,
                         progress=False,
                     )
                     assert result.gap is not None

@@ -1,6 +1,6 @@
 """Two lectures on what networks have learned, reproduced: one page of claims, pictures and figures.
 
-Command:  python scripts/gallery.py --out FOLDER [--quick | --full] [--only NAME …]
+Command:  python scripts/gallery.py [--quick | --full] [--only NAME …] [--out FOLDER]
 Time:     under ten minutes on two cores; --quick under two; --full an hour or more.
 Prints:   the page's place, and what failed. See `python -m gallery --help`: it is the same.
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import NMF
 
-from rvis.concepts import groups
+from rvis.concepts import factors
 
 
 def theirs(matrix: np.ndarray, start: tuple[np.ndarray, np.ndarray], **options: float) -> float:
@@ -42,20 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     try:
         given = np.load(a.activations, allow_pickle=False)
-        groups.nmf(given, a.groups, steps=1)
+        factors.nmf(given, a.groups, steps=1)
     except (ValueError, OSError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
     matrix = given.reshape(-1, given.shape[-1]).astype(np.float64)
-    starts = {"nndsvd": groups.starting_factors("nndsvd", matrix, a.groups)}
+    starts = {"nndsvd": factors.starting_factors("nndsvd", matrix, a.groups)}
     for seed in range(a.seeds):
-        starts[f"random, key {seed}"] = groups.starting_factors("random", matrix, a.groups, seed)
+        starts[f"random, key {seed}"] = factors.starting_factors("random", matrix, a.groups, seed)
     good = True
     print("| start | scikit-learn | as many rounds | rvis |\n|---|---|---|---|")
     for name, start in starts.items():
         default = theirs(matrix, start)
         long = theirs(matrix, start, max_iter=a.steps, tol=0)
-        ours = groups.nmf(matrix, a.groups, start=start, steps=a.steps).residual
+        ours = factors.nmf(matrix, a.groups, start=start, steps=a.steps).residual
         good &= ours <= 1.01 * min(default, long)
         print(f"| {name} | {default:.5f} | {long:.5f} | {ours:.5f} |")
     return int(not good)

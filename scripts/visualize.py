@@ -2,14 +2,16 @@
 
 Command:  python scripts/visualize.py
           python scripts/visualize.py MODEL LAYER [--units 0 1 2 …] [--out FOLDER]
-Time:     without arguments under two minutes on two cores: channels and classes of the two shipped
+Time:     without arguments some five minutes on two cores: classes and channels of the real
+          networks that the extra `imagenet` brings, then, in under two, those of the two shipped
           CIFAR-10 networks, standard beside robust. With a model, some seconds a unit.
 Prints:   where the pictures are, and which units never moved. Of a layer, `index.html` is a page to
           browse it by and `spritemap.png` the labelled sheet; with --snapshots or --diversity
           `figure.png`, and `film.webp` the snapshots as a film. An interrupted command goes on
           where it stopped.
 MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an architecture needs
-`--weights`); LAYER a name of `model.layers`, or "logits" for the classes.
+`--weights`), or one of the extra `imagenet`: efficientnet_lite0, alexnet, vgg16; LAYER a name of
+`model.layers`, or "logits" for the classes.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 import rvis
 from rvis import objectives, optimizers
 from rvis.plotting import films, grids
 from rvis.visualization import Options
+from scripts.gallery import networks
 
 LUCID: Options = {"steps": 96}
 PLAIN: Options = {
@@ -33,6 +37,20 @@ PLAIN: Options = {
     "optimizer": optimizers.steepest(0.5, norm="l2"),
 }
 """Nothing but the gradient: steps of L2 length .5 on pixels, no transformation, no penalty."""
+
+
+def real(out: Path, *, key: int, progress: bool) -> list[Path]:
+    """Classes and channels of real networks, where they are installed."""
+    if not networks.installed():
+        print(networks.WITHOUT)
+        return []
+    options: Options = {"steps": 128, "key": key, "progress": progress}
+    drawn = networks.draw(networks.CLASSES, networks.UNITS, **options)
+    for place, result in drawn.items():
+        result.save(out / place.replace(" ", "_"))
+        report(result)
+    grids.save(networks.sheet(drawn), out / "real.png")
+    return [out / "real.png"]
 
 
 def gallery(out: Path, *, key: int, progress: bool) -> list[Path]:
@@ -70,7 +88,7 @@ def report(result: rvis.Result) -> None:
 
 def one_layer(a: argparse.Namespace) -> list[Path]:
     """A sweep of one layer, or of some of its units."""
-    model = rvis.load(a.model, weights=a.weights)
+    model = rvis.load(a.model, weights=a.weights) if a.weights else networks.load(a.model)
     options: Options = PLAIN.copy() if a.plain else {}
     if a.steps is not None:
         options["steps"] = a.steps
@@ -126,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
         a.out = Path("out") if a.model is None else Path("out", f"{Path(a.model).name}_{a.layer}")
     try:
         if a.model is None:
-            written = gallery(a.out, key=a.seed, progress=not a.quiet)
+            written = real(a.out, key=a.seed, progress=not a.quiet)
+            written += gallery(a.out, key=a.seed, progress=not a.quiet)
         else:
             written = one_layer(a)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

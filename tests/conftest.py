@@ -35,8 +35,36 @@ class Forgetful:
             jax.clear_caches()
 
 
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_numpy_dtype_promotion": "strict",
+}
+
+
+SLOW = frozenset(
+    pathlib.Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").split("\n")
+)
+"""Tests of seconds each, of methods that faster tests watch too; `--slow` runs them with the rest."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not config.option.slow:
+        left_out = [item for item in items if item.nodeid in SLOW]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.nodeid not in SLOW]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="with the tests of tests/slow.txt")
+    parser.addoption("--strict-jax", action="store_true", help=f"with {STRICT}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Forgetful())
+    for name, value in STRICT.items() if config.option.strict_jax else ():
+        jax.config.update(name, value)
     # Files in their order: the small ones, rvis's examples, come last and fill both workers evenly.
     # By itself xdist begins with the files of many tests, and ends with those of few and long ones.
     config.option.loadscopereorder = False

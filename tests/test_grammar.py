@@ -8,8 +8,7 @@ import typing
 import pytest
 
 import rvis
-from rvis import analysis, attacks, attribution, clip, concepts, evolve, style, synthesis, training
-from rvis.analysis import metrics
+from rvis import attacks, attribution, clip, concepts, evolve, style, synthesis
 
 # What functions share, in their order, with the defaults that are the same everywhere.
 SHARED = {
@@ -43,6 +42,13 @@ LONG = {
     attacks.bim: "model images labels",
     attacks.fgsm: "model images labels",
     attacks.square: "model images labels",
+    attacks.certify: "model images labels",
+    attacks.mi_fgsm: "model images labels",
+    attacks.hop_skip_jump: "model images labels",
+    attacks.fab: "model images labels",
+    attacks.fmn: "model images labels",
+    attacks.ddn: "model images labels",
+    attacks.autoattack: "model images labels",
     attacks.deepfool: "model images labels",
     attacks.carlini_wagner: "model images labels",
     attacks.lbfgs: "model images labels",
@@ -52,17 +58,41 @@ LONG = {
     attribution.gradient: "model images target",
     attribution.integrated_gradients: "model images target",
     attribution.smoothgrad: "model images target",
+    attribution.expected_gradients: "model images target",
+    attribution.guided_integrated_gradients: "model images target",
+    attribution.blur_integrated_gradients: "model images target",
+    attribution.deep_lift: "model images target",
+    attribution.full_gradient: "model images target",
+    attribution.lrp: "model images target",
+    attribution.attention_rollout: "model images target",
+    attribution.attention_gradient: "model images target",
     attribution.grad_cam: "model images target",
+    attribution.grad_cam_plus: "model images target",
+    attribution.xgrad_cam: "model images target",
+    attribution.hires_cam: "model images target",
+    attribution.layer_cam: "model images target",
+    attribution.eigen_cam: "model images target",
+    attribution.score_cam: "model images target",
+    attribution.ablation_cam: "model images target",
+    attribution.xrai: "model images target",
+    attribution.kernel_shap: "model images target",
+    attribution.lime: "model images target",
+    attribution.shapley_interactions: "model images target",
     attribution.occlusion: "model images target",
     attribution.rise: "model images target",
     attribution.shapley: "model images target",
     attribution.shapley_sampling: "model images target",
+    concepts.train_sae: "model layer dataset",
+    concepts.fit: "model layer dataset k",
+    concepts.relevance: "model images target concepts",
+    concepts.tcav: "model images target layer examples random",
 }
 ALWAYS = {"key", "chunk", "checkpoint", "callback", "progress"}
 # What some lack, and why.
 NOTHING_RANDOM = {"key"}
 ONE_STEP = {"key", "checkpoint", "callback"}
 ONE_EXAMPLE = {"chunk"}
+ALL_AT_ONCE = {"key", "callback"}
 LACKS = {
     synthesis.inpaint: NOTHING_RANDOM,
     synthesis.translate: NOTHING_RANDOM,
@@ -70,9 +100,35 @@ LACKS = {
     attribution.integrated_gradients: NOTHING_RANDOM,
     attribution.occlusion: NOTHING_RANDOM,
     attribution.gradient: ONE_STEP,
-    attribution.grad_cam: ONE_STEP,
-    attribution.shapley: {"key", "callback"},
+    attribution.guided_integrated_gradients: NOTHING_RANDOM,
+    attribution.blur_integrated_gradients: NOTHING_RANDOM,
+    attribution.deep_lift: NOTHING_RANDOM,
+    attribution.shapley: ALL_AT_ONCE,
+    attribution.score_cam: ALL_AT_ONCE,
+    attribution.ablation_cam: ALL_AT_ONCE,
+    attribution.shapley_interactions: ALL_AT_ONCE,
+    attribution.kernel_shap: {"callback"},
+    attribution.lime: {"callback"},
+    **dict.fromkeys(
+        (
+            attribution.full_gradient,
+            attribution.lrp,
+            attribution.attention_rollout,
+            attribution.attention_gradient,
+            attribution.grad_cam,
+            attribution.grad_cam_plus,
+            attribution.xgrad_cam,
+            attribution.hires_cam,
+            attribution.layer_cam,
+            attribution.eigen_cam,
+            attribution.xrai,
+        ),
+        ONE_STEP,
+    ),
     evolve.map_elites: ONE_EXAMPLE,
+    concepts.fit: {"checkpoint", "callback"},
+    concepts.relevance: ONE_STEP,
+    concepts.tcav: {"checkpoint", "callback"},
 }
 
 
@@ -88,8 +144,8 @@ def keywords(function):
             found[parameter.name] = parameter.default
         elif parameter.kind is parameter.VAR_KEYWORD:
             hint = typing.get_type_hints(function)[parameter.name]
-            (options,) = typing.get_args(hint)
-            found |= dict.fromkeys(options.__annotations__, ...)
+            for options in typing.get_args(hint):
+                found |= dict.fromkeys(options.__annotations__, ...)
     return found
 
 
@@ -112,6 +168,29 @@ def test_a_long_function_follows_the_grammar(function, first):
             assert found[keyword] == SHARED[keyword], keyword
 
 
+# Networks of others become models by the same keywords; a function has none of its own.
+ADAPTERS = {
+    rvis.from_linen: "module variables",
+    rvis.from_nnx: "module",
+    rvis.from_equinox: "module",
+    rvis.from_keras: "module",
+    rvis.from_function: "function params input_shape",
+}
+ADAPTED = ("classes", "mean", "std", "name", "call", "output", "kind", "grid")
+
+
+@pytest.mark.parametrize(("function", "first"), ADAPTERS.items(), ids=map(name, ADAPTERS))
+def test_an_adapter_follows_the_grammar(function, first):
+    parameters = inspect.signature(function).parameters
+    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == first.split() and "input_shape" in parameters
+    common = [keyword for keyword in ADAPTED if "call" not in keyword or "module" in first]
+    assert [keyword for keyword in parameters if keyword in ADAPTED] == common
+    for keyword in set(common) - {"name"}:
+        like = inspect.signature(rvis.from_linen).parameters[keyword].default
+        assert parameters[keyword].default == like
+
+
 OTHER_SPELLINGS = {
     "seed",
     "rng",
@@ -128,24 +207,16 @@ OTHER_SPELLINGS = {
 
 
 def public(module):
-    for function in vars(module).values():
-        if inspect.isfunction(function) and function.__name__ in getattr(module, "__all__", ()):
-            yield function
+    """The functions that a module offers, and the modules that it does."""
+    for word in getattr(module, "__all__", ()):
+        thing = getattr(module, word)
+        if inspect.ismodule(thing):
+            yield from public(thing)
+        elif inspect.isfunction(thing):
+            yield thing
 
 
-MODULES = (
-    attacks,
-    attribution,
-    clip,
-    concepts,
-    evolve,
-    style,
-    synthesis,
-    training,
-    metrics,
-    analysis,
-)
-EVERY = sorted({f for m in MODULES for f in public(m)} | set(LONG), key=name)
+EVERY = sorted({*public(rvis), *LONG}, key=name)
 
 
 @pytest.mark.parametrize("function", EVERY, ids=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -160,11 +161,11 @@ class BoxLBFGS:
             return q + move * free * (alpha - rho * jnp.vdot(turn, q)), None
 
         q, alphas = lax.scan(back, slope, (moves, turns, rho), reverse=True)
-        newest = self.memory - 1 - jnp.argmax(usable[::-1])
+        newest = self.memory - 1 - lax.argmax(usable[::-1], 0, jnp.int32)
         scale = curvature[newest] / jnp.where(usable[newest], sizes[newest], 1)
         # Without curvature, a step by which a pixel changes by a thousandth.
         length = jnp.linalg.norm(slope)
-        cautious = 1e-3 * jnp.sqrt(slope.size) / jnp.where(length > 0, length, 1)
+        cautious = 1e-3 * math.sqrt(slope.size) / jnp.where(length > 0, length, 1)
         q, _ = lax.scan(
             forth, q * jnp.where(usable.any(), scale, cautious), (moves, turns, rho, alphas)
         )

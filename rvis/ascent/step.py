@@ -160,9 +160,11 @@ class Ascent:
           position: where to start instead, with a leading axis of `facets`.
         """
         if position is None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.facets))
+            facets = jnp.arange(self.facets, dtype=jnp.int32)
+            keys = jax.vmap(partial(jax.random.fold_in, key))(facets)
             position = jax.vmap(self.image.init)(keys)
-        saliency = jnp.zeros((self.facets, *self.image.shape[:2])) if self.saliency else None
+        shape = (self.facets, *self.image.shape[:2])
+        saliency = jnp.zeros(shape, jnp.float32) if self.saliency else None
         best = (jnp.float32(-jnp.inf), position) if self.best else None
         optimizer = self.optimizer.init(position)
         # Two that differ, and that no check for NaN or infinity takes for a mishap.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine, files, images, projections, regularizers, struct, transforms
+from rvis import checks, engine, files, gate, images, projections, regularizers, struct, transforms
 from rvis.ascent import Ascent, Problem, watcher
 from rvis.clip.model import CLIP, Similarity, encode_text, ensemble, unit
 from rvis.clip.tokenizer import listed
@@ -23,7 +23,7 @@ from rvis.images.base import Shape
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer, adam
 from rvis.results import Result, describe
-from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key, on_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,13 @@ class Augment:
         moved, whether, factor, offset, grain = jax.random.split(key, 5)
         chain = self._chain(min(picture.shape[:2]))
         seen = transforms.apply(chain, moved, picture[None])[0]
-        seen = jnp.where(jax.random.bernoulli(whether, self.probability), seen, picture)
-        channels, reach = picture.shape[-1:], self.colour
-        seen = seen * jnp.exp(jax.random.uniform(factor, channels, minval=-reach, maxval=reach))
-        seen = seen + jax.random.uniform(offset, channels, minval=-reach, maxval=reach)
-        return seen + self.noise * jax.random.normal(grain, picture.shape)
+        moves = jax.random.bernoulli(whether, jnp.float32(self.probability))
+        seen = jnp.where(moves, seen, picture)
+        channels = (1, 1, picture.shape[-1])
+        change = (jnp.float32, -self.colour, self.colour)
+        seen = seen * jnp.exp(jax.random.uniform(factor, channels, *change))
+        seen = seen + jax.random.uniform(offset, channels, *change)
+        return seen + self.noise * jax.random.normal(grain, picture.shape, jnp.float32)
 
     def _chain(self, side: int) -> tuple[transforms.Transform, ...]:
         return (
@@ -139,6 +141,7 @@ class Inversion(Result):
     similarities: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
 
+@gate.public
 def invert(
     clip: CLIP | Sequence[CLIP],
     texts: str | Sequence[str],
@@ -220,12 +223,7 @@ def invert(
     phrases, sentences = listed(texts), listed(templates, "templates")
     negatives = _negatives(negative, len(phrases))
     weight = checks.number("negative_weight", negative_weight, low=0)
-    checks.count("samples", samples)
-    checks.count("steps", steps)
     checks.count("copies", copies)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    checks.function("callback", callback)
     if augment is not None and not isinstance(augment, Augment):
         raise TypeError(f"augment: an Augment or None was expected, given {augment!r}")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -260,7 +258,7 @@ def invert(
             for sample in range(samples)
         ]
     )
-    rows = jnp.repeat(jnp.arange(len(phrases)), samples)
+    rows = jnp.repeat(jnp.arange(len(phrases), dtype=jnp.int32), samples)
     members = jax.tree.map(lambda leaf: leaf[rows], objective.broadcast(len(phrases)))
     climbing = adam(0.05) if optimizer is None else optimizer
     lead = () if isinstance(texts, str) else (len(phrases),)
@@ -275,7 +273,7 @@ def invert(
         side, length = stages[stage]
         started = stage > 0 or begun is not None
         if started:
-            pictures = _resized(jnp.asarray(pictures), side)
+            pictures = _resized(on_device(pictures), side)
         if scores.shape[1] < sum(length for _, length in stages[:stage]):
             return pictures, scores  # the callback has ended the run
         spec: Any = images.named(image, (side, side, 3))
@@ -386,7 +384,7 @@ def _objective(
     """The weighted sum over towers of the cosines with texts, as many objectives as texts."""
     terms = [
         weight
-        * Similarity(f"{i}.embedding", jnp.asarray(encode_text(tower, texts, templates=templates)))
+        * Similarity(f"{i}.embedding", on_device(encode_text(tower, texts, templates=templates)))
         for i, tower in enumerate(towers)
     ]
     return sum(terms[1:], terms[0])

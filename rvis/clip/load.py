@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, files
+from rvis import checks, files, gate
 from rvis.clip.model import CLIP
 from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
 from rvis.clip.towers import ACTIVATIONS, SIZES, Config, ImageTower, TextTower
 from rvis.models import adapters
 from rvis.models.weights import convert
-from rvis.types import Array, KeyLike, PyTree, as_key
+from rvis.types import Array, KeyLike, PyTree, as_key, on_device
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """What OpenAI and OpenCLIP normalise images with (openai/CLIP, `clip.py`)."""
@@ -68,8 +68,8 @@ def load(
 
     Args:
       name_or_path: one of `list_clips()`; a folder that `save` wrote, or one of Hugging Face with
-        `model.safetensors`; a file of weights: `.safetensors`, or `.npz`; `.pth`, `.pt` and `.bin`
-        with PyTorch installed; or a mapping {entry: array}.
+        `model.safetensors`; a file of weights: `.safetensors`, `.npz`, or PyTorch's `.pth`, `.pt`
+        and `.bin`; or a mapping {entry: array}.
       config: a name of `rvis.clip.SIZES` or a `Config`. It may be left out where the weights say
         all: those of Hugging Face with their `config.json`, and all sizes but the activation, by
         which OpenAI's networks ("…-quickgelu") differ from most of OpenCLIP's.
@@ -86,7 +86,6 @@ def load(
         missing, damaged or not the one its card describes, and `state` with every entry that does
         not fit.
       TypeError: naming `name_or_path` or `config`.
-      ImportError: for a PyTorch file where PyTorch is not installed.
 
     Example:
       >>> from rvis import clip
@@ -105,6 +104,8 @@ def load(
         )
     shipped = _shipped() if isinstance(name_or_path, str) else {}
     if name_or_path in shipped:
+        if config is not None:
+            raise ValueError(f"config: {name_or_path!r} has its own, given {config!r}")
         return _from_folder(shipped[name_or_path], str(name_or_path))
     path = pathlib.Path(name_or_path)
     if isinstance(name_or_path, str) and not path.exists() and len(path.parts) < 2:
@@ -297,9 +298,10 @@ def _assembled(
     known: Any = {"mean": tuple(mean), "std": tuple(std), "name": name}
     tower = ImageTower(config)
     model = adapters.from_linen(tower, image, input_shape=config.input_shape, **known)
-    return CLIP(model, text, jnp.float32(scale), config, tokenizer, name)
+    return CLIP(model, text, on_device(scale, jnp.float32), config, tokenizer, name)
 
 
+@gate.public
 def untrained(
     config: Config,
     *,
@@ -336,7 +338,7 @@ def untrained(
     tokens = jnp.zeros((1, config.context), jnp.int32)
     return _assembled(
         config,
-        _initial(ImageTower(config), first, jnp.zeros((1, *config.input_shape))),
+        _initial(ImageTower(config), first, jnp.zeros((1, *config.input_shape), jnp.float32)),
         _initial(TextTower(config), second, tokens),
         math.log(1 / 0.07),
         tokenizer,
@@ -351,6 +353,7 @@ def _initial(tower: ImageTower | TextTower, key: Array, sample: Array) -> PyTree
     return tower.init(key, sample)
 
 
+@gate.public
 def state_dict(clip: CLIP) -> dict[str, np.ndarray]:
     """The weights of a CLIP under Hugging Face's names, in PyTorch's layout.
 
@@ -366,17 +369,14 @@ def state_dict(clip: CLIP) -> dict[str, np.ndarray]:
     }
 
 
+@gate.public
 def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -> pathlib.Path:
     """Writes a CLIP with its card into a folder, from which `load` reads it.
 
     Args:
       folder: where to; made where it is missing, and returned.
-      clip: one with a vocabulary of whole words.
+      clip: one with a vocabulary of whole words; ValueError names it otherwise.
       about: what else the card shall say.
-
-    Raises:
-      ValueError: naming `clip`, for one of another vocabulary.
-      OSError: naming the path, where it cannot be written.
 
     Example:
       >>> import tempfile

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine, struct
+from rvis import checks, engine, gate, struct
 from rvis.clip.tokenizer import Tokenizer, listed
 from rvis.clip.towers import Config, TextTower
 from rvis.objectives.base import Activations, Objective, digests
-from rvis.types import Apply, Array, ArrayLike, Model, PyTree, Relu, Tap, identity
+from rvis.types import Apply, Array, ArrayLike, Model, PyTree, Relu, Tap, identity, on_device
 
 
 @struct.dataclass
@@ -84,6 +84,7 @@ def _embedding(model: Model, row: Array) -> Array:
     return unit(model.apply(model.params, row[None])[0])
 
 
+@gate.public
 def encode_text(
     clip: CLIP, texts: str | Sequence[str], *, templates: Sequence[str] = ("{}",)
 ) -> np.ndarray:
@@ -126,6 +127,7 @@ def encode_text(
     return vectors[0] if isinstance(texts, str) else vectors
 
 
+@gate.public
 def encode_tokens(clip: CLIP, tokens: ArrayLike) -> np.ndarray:
     """Embeddings (n, projection) of rows of token numbers (n, context), of length 1.
 
@@ -147,6 +149,7 @@ def encode_tokens(clip: CLIP, tokens: ArrayLike) -> np.ndarray:
     return engine.apply(_embedding, tower, numbers, pixels=config.context, widest=_SIDE_BY_SIDE)
 
 
+@gate.public
 def encode_image(clip: CLIP, images: ArrayLike) -> np.ndarray:
     """Embeddings of images, of length 1.
 
@@ -229,6 +232,7 @@ class Similarity(Objective):
         return titles
 
 
+@gate.public
 def similarity(
     clip: CLIP,
     texts: str | Sequence[str],
@@ -264,7 +268,7 @@ def similarity(
     Reference: Radford et al. 2021, section 2.3, figure 3.
     """
     vectors = encode_text(clip, texts, templates=templates)
-    return Similarity(layer, jnp.asarray(vectors), Titles(tuple(listed(texts))))
+    return Similarity(layer, on_device(vectors), Titles(tuple(listed(texts))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +286,7 @@ class ZeroShot:
         return jnp.exp(params["logit_scale"]) * unit(x) @ params["texts"].T
 
 
+@gate.public
 def classifier(
     clip: CLIP, texts: Sequence[str], *, templates: Sequence[str] = ("{}",), name: str | None = None
 ) -> Model:
@@ -314,7 +319,7 @@ def classifier(
     several = tuple(listed(texts))
     params = {
         "image": clip.image.params,
-        "texts": jnp.asarray(encode_text(clip, several, templates=templates)),
+        "texts": on_device(encode_text(clip, several, templates=templates)),
         "logit_scale": clip.logit_scale,
     }
     return Model(

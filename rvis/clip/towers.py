@@ -248,12 +248,13 @@ class ImageTower(nn.Module):
         first = int(c.pool == "class")
         rows = (c.grid**2 + first, c.width)
         initial = small if first else _waves
-        places = self.param(f"{root}.embeddings.position_embedding.weight", initial, rows)
+        name = f"{root}.embeddings.position_embedding.weight"
+        places = self.param(name, initial, rows, jnp.float32)
         x = x.reshape(n, height * width, c.width)
         if first:
-            token = self.param(f"{root}.embeddings.class_embedding", small, (c.width,))
+            token = self.param(f"{root}.embeddings.class_embedding", small, (c.width,), jnp.float32)
             x = jnp.concatenate([jnp.broadcast_to(token, (n, 1, c.width)), x], 1)
-        x = x + _interpolated(places, first, c.grid, (height, width))
+        x = x + _interpolated(places, first, c.grid, (height, width))[None]
         x = nn.LayerNorm(epsilon=1e-5, name=f"{root}.pre_layrnorm")(x)
 
         def seen(name: str, x: Array, *, block: int) -> Array:
@@ -274,7 +275,7 @@ class ImageTower(nn.Module):
         return tap("embedding", nn.Dense(c.projection, use_bias=False, name="visual_projection")(x))
 
 
-def _waves(key: Array, shape: tuple[int, int]) -> Array:
+def _waves(key: Array, shape: tuple[int, int], dtype: jax.typing.DTypeLike) -> Array:
     """Sines and cosines of rows and columns, from which a mean over patches learns places faster.
 
     Reference: Beyer et al. 2022, "Better plain ViT baselines for ImageNet-1k", section 2.
@@ -286,7 +287,7 @@ def _waves(key: Array, shape: tuple[int, int]) -> Array:
     angles = np.arange(side)[:, None] * frequencies
     waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)
     both = [np.repeat(waves, side, 0), np.tile(waves, (side, 1))]
-    return jnp.asarray(np.concatenate(both, 1)[:, :width], jnp.float32)
+    return jnp.asarray(np.concatenate(both, 1)[:, :width], dtype)
 
 
 def _interpolated(places: Array, first: int, grid: int, size: tuple[int, int]) -> Array:
@@ -318,7 +319,8 @@ class TextTower(nn.Module):
         name = f"{root}.embeddings.token_embedding"
         x = nn.Embed(c.vocabulary, c.text_width, embedding_init=small, name=name)(tokens)
         shape = (c.context, c.text_width)
-        x = x + self.param(f"{root}.embeddings.position_embedding.weight", small, shape)
+        name = f"{root}.embeddings.position_embedding.weight"
+        x = x + self.param(name, small, shape, jnp.float32)[None]
         for i in range(c.text_layers):
             block = Block(c.text_heads, c.text_mlp, c.activation, name=f"{root}.encoder.layers.{i}")
 

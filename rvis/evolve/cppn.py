@@ -82,17 +82,17 @@ class CPPN:
         """A genome: every input joined to every output at random weights, nothing hidden."""
         draws = _Draws(key, self.nodes**2 + self.nodes)
         source, target = self._roles()
-        alive = jnp.arange(self.nodes) < INPUTS + self.shape[2]
+        alive = jnp.arange(self.nodes, dtype=jnp.int32) < INPUTS + self.shape[2]
         return Graph(
             _some_kind(draws(self.nodes)),
             alive,
-            (~target & alive)[:, None] & (~source & alive),
+            (~target & alive)[:, None] & (~source & alive)[None],
             _some_weight(draws(self.nodes, self.nodes)),
         )
 
     def _roles(self) -> tuple[Array, Array]:
         """(N,) whether a node can begin a connection, and whether it can end one."""
-        number = jnp.arange(self.nodes)
+        number = jnp.arange(self.nodes, dtype=jnp.int32)
         outputs = (number >= INPUTS) & (number < INPUTS + self.shape[2])
         return ~outputs, number >= INPUTS
 
@@ -127,7 +127,7 @@ class CPPN:
         n = self.nodes
         begins, ends = self._roles()
         a, _ = _one_of(draws(n), begins & graph.alive)
-        above = ancestors(graph.linked)[:, a] | (jnp.arange(n) == a)
+        above = ancestors(graph.linked)[:, a] | (jnp.arange(n, dtype=jnp.int32) == a)
         b, possible = _one_of(draws(n), ends & graph.alive & ~above & ~graph.linked[a])
         possible &= draws() < self.add_connection
         here = possible & _entry(n, a, b)
@@ -146,10 +146,10 @@ class CPPN:
     def _grown(self, draws: _Draws, graph: Graph) -> Graph:
         n = self.nodes
         a, b, some = _one_link(draws(n, n), graph.linked)
-        new = jnp.argmin(graph.alive)
+        new = lax.argmin(graph.alive, 0, jnp.int32)
         some &= ~graph.alive[new] & (draws() < self.add_node)
         gained = some & (_entry(n, a, new) | _entry(n, new, b))
-        renewed = some & (jnp.arange(n) == new)
+        renewed = some & (jnp.arange(n, dtype=jnp.int32) == new)
         return Graph(
             jnp.where(renewed, _some_kind(draws()), graph.kinds),
             graph.alive | renewed,
@@ -158,12 +158,12 @@ class CPPN:
         )
 
     def _shrunk(self, draws: _Draws, graph: Graph) -> Graph:
-        number = jnp.arange(self.nodes)
+        number = jnp.arange(self.nodes, dtype=jnp.int32)
         gone, some = _one_of(draws(self.nodes), graph.alive & (number >= INPUTS + self.shape[2]))
         some &= draws() < self.drop_node
         kept = ~((number == gone) & some)
         return struct.replace(
-            graph, alive=graph.alive & kept, linked=graph.linked & kept[:, None] & kept
+            graph, alive=graph.alive & kept, linked=graph.linked & kept[:, None] & kept[None]
         )
 
     def picture(self, genome: Graph) -> Array:
@@ -174,10 +174,10 @@ class CPPN:
         order = jnp.argsort(ancestors(genome.linked).sum(0), stable=True)
         weights = jnp.where(genome.linked, genome.weights, 0)[order][:, order]
         kinds = genome.kinds[order]
-        y = _line(height)[:, None] + jnp.zeros((height, width))
-        x = jnp.zeros((height, width)) + _line(width)
+        y = jnp.broadcast_to(_line(height)[:, None], (height, width))
+        x = jnp.broadcast_to(_line(width), (height, width))
         seen = jnp.stack([x, y, jnp.hypot(x, y), jnp.ones_like(x)]).reshape(INPUTS, -1)
-        values = jnp.zeros((self.nodes, height * width)).at[:INPUTS].set(seen)
+        values = jnp.zeros((self.nodes, height * width), jnp.float32).at[:INPUTS].set(seen)
 
         def fire(i: Array, values: Array) -> Array:
             return values.at[i].set(_act(kinds[i], weights[:, i] @ values))
@@ -200,7 +200,7 @@ class _Draws:
     """Uniform numbers, all from one call: every call costs compilation time."""
 
     def __init__(self, key: Array, count: int):
-        self.left = jax.random.uniform(key, (count,))
+        self.left = jax.random.uniform(key, (count,), jnp.float32)
 
     def __call__(self, *shape: int) -> Array:
         """The next ones."""
@@ -220,13 +220,13 @@ def _some_weight(draw: Array) -> Array:
 
 def _entry(size: int, a: Array, b: Array) -> Array:
     """(size, size), true at row a and column b alone."""
-    number = jnp.arange(size)
-    return (number == a)[:, None] & (number == b)
+    number = jnp.arange(size, dtype=jnp.int32)
+    return (number == a)[:, None] & (number == b)[None]
 
 
 def _one_of(draw: Array, among: Array) -> tuple[Array, Array]:
     """The place of one true entry, each as likely as the others, and whether there is any."""
-    return jnp.argmax(jnp.where(among, draw, -1)), among.any()
+    return lax.argmax(jnp.where(among, draw, -1), 0, jnp.int32), among.any()
 
 
 def _one_link(draw: Array, linked: Array) -> tuple[Array, Array, Array]:
@@ -236,7 +236,7 @@ def _one_link(draw: Array, linked: Array) -> tuple[Array, Array, Array]:
 
 
 def _line(size: int) -> Array:
-    return jnp.linspace(-1, 1, size) if size > 1 else jnp.zeros(1)
+    return jnp.linspace(-1, 1, size, dtype=jnp.float32) if size > 1 else jnp.zeros(1, jnp.float32)
 
 
 def _act(kind: Array, x: Array) -> Array:

@@ -36,7 +36,7 @@ class Direct:
 
     def init(self, key: Array) -> Array:
         """A genome, (H, W, C): uniform noise."""
-        return jax.random.uniform(key, self.shape)
+        return jax.random.uniform(key, self.shape, jnp.float32)
 
     def picture(self, genome: Array) -> Array:
         """(H, W, C) in [0, 1]."""
@@ -46,10 +46,10 @@ class Direct:
         """Two children of two parents."""
         # One call for all that is random: every call costs compilation time.
         size = math.prod(self.shape)
-        draws = jax.random.uniform(key, (2 * size + 1,))
+        draws = jax.random.uniform(key, (2 * size + 1,), jnp.float32)
         low, high = jnp.minimum(one, other), jnp.maximum(one, other)
         gap = high - low
-        apart = gap > jnp.finfo(jnp.float32).eps
+        apart = gap > float(jnp.finfo(jnp.float32).eps)
         gap = jnp.where(apart, gap, 1)
         draw, swapped = draws[:size].reshape(self.shape), draws[size:-1].reshape(self.shape) < 0.5
         near = (low + high) / 2 - self._spread(draw, low / gap) * gap / 2
@@ -75,7 +75,7 @@ class Direct:
 
     def mutate(self, key: Array, genome: Array) -> Array:
         """The genome with some genes changed."""
-        where, draw = jax.random.uniform(key, (2, *self.shape))
+        where, draw = jax.random.uniform(key, (2, *self.shape), jnp.float32)
         return jnp.where(where < self.mutation, polynomial(draw, genome, self.eta_mutation), genome)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 from jax import lax
 
-from rvis import checks, engine, files, objectives, struct
+from rvis import checks, engine, files, gate, objectives, struct
 from rvis.ascent import Problem
 from rvis.engine import policy
 from rvis.evolve.cppn import CPPN, Graph
@@ -22,7 +22,7 @@ from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.plotting import grids
 from rvis.results import Result, describe
-from rvis.types import LOGITS, Array, KeyLike, Model, PyTree, as_key, layer_shapes
+from rvis.types import LOGITS, Array, KeyLike, Model, PyTree, as_key, layer_shapes, on_device
 
 
 @struct.dataclass
@@ -72,12 +72,13 @@ class MapElites:
         """Random children, or given ones, before any was tried."""
         children = position
         if children is None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(self.batch_size))
+            numbers = jnp.arange(self.batch_size, dtype=jnp.int32)
+            keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
             children = jax.vmap(self.encoding.init)(keys)
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((self.cells, *leaf.shape[1:]), leaf.dtype), children
         )
-        return State(jnp.int32(0), empty, jnp.full(self.cells, -jnp.inf), children)
+        return State(jnp.int32(0), empty, jnp.full(self.cells, -jnp.inf, jnp.float32), children)
 
     def step(self, key: Array, state: State, model: Model, problem: Problem) -> tuple[State, Info]:
         """The next generation; see `Algorithm`."""
@@ -98,7 +99,7 @@ class MapElites:
         """Children of pairs of elites, each pair drawn alike from all cells."""
         pairs = self.batch_size // 2
         choose, cross, mutate = jax.random.split(key, 3)
-        chosen = jax.random.randint(choose, (2, pairs), 0, self.cells)
+        chosen = jax.random.randint(choose, (2, pairs), 0, self.cells, jnp.int32)
         one, other = (jax.tree.map(lambda leaf, i=i: leaf[i], genomes) for i in chosen)
         crossed = jax.vmap(self.encoding.cross)(jax.random.split(cross, pairs), one, other)
         children = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *crossed)
@@ -194,6 +195,7 @@ class Evolution(Result):
         return _drawn(struct.replace(self.encoding, shape=shape), self.genomes)
 
 
+@gate.public
 def map_elites(
     model: Model,
     target: Any = None,
@@ -249,10 +251,8 @@ def map_elites(
     height, width = model.input_shape[:2] if size is None else checks.size("size", size)
     shape = (height, width, model.input_shape[2])
     spec = _encoding(encoding, shape)
-    checks.count("generations", generations)
     if checks.count("batch_size", batch_size, low=2) % 2:
         raise ValueError(f"batch_size: an even number was expected, given {batch_size}")
-    checks.function("callback", callback)
     marks = sorted(set(snapshots))
     for mark in marks:
         if checks.count("snapshots", mark) > generations:
@@ -360,7 +360,7 @@ def _encoding(encoding: str | Direct | CPPN, shape: tuple[int, int, int]) -> Dir
         if not field.metadata.get("static"):
             top = np.inf if field.name.startswith("eta") else 1
             rate = checks.number(field.name, getattr(encoding, field.name), low=0, high=top)
-            rates[field.name] = jnp.float32(rate)
+            rates[field.name] = on_device(rate, jnp.float32)
     return struct.replace(encoding, **rates)
 
 

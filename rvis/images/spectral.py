@@ -168,16 +168,14 @@ class MACO:
             magnitude * jnp.cos(phase), np.where(real, 0, magnitude) * jnp.sin(phase)
         )
         planes = jnp.fft.irfft2(spectrum, s=(height, width), norm="ortho")
-        slope = data.mean * (1 - data.mean)
-        logits = jnp.moveaxis(mixed(planes, data.matrix), 0, -1) / slope.astype(np.float32)
+        logits = jnp.moveaxis(mixed(planes, data.matrix), 0, -1) / _slope(data)
         return jax.nn.sigmoid(logits + _middle(data))
 
     def encode(self, image: Array) -> Array:
         """The phase of `image` (H, W, C), clipped to [.001, .999] first, of any magnitudes."""
         data = self._data()
-        slope = data.mean * (1 - data.mean)
         logits = logit(same_shape(image, self.shape)) - _middle(data)
-        planes = mixed(jnp.moveaxis(logits * slope.astype(np.float32), -1, 0), data.inverse)
+        planes = mixed(jnp.moveaxis(logits * _slope(data), -1, 0), data.inverse)
         spectrum = jnp.moveaxis(jnp.fft.rfft2(planes, norm="ortho"), 0, -1)
         magnitude = np.maximum(data.magnitude(*self.shape[:2]), np.finfo(np.float32).tiny)
         share = jnp.clip(spectrum.real / magnitude, -1, 1)
@@ -186,7 +184,11 @@ class MACO:
 
 
 def _middle(data: Statistics) -> np.ndarray:
-    return np.log(data.mean / (1 - data.mean)).astype(np.float32)
+    return np.log(data.mean / (1 - data.mean)).astype(np.float32).reshape(1, 1, -1)
+
+
+def _slope(data: Statistics) -> np.ndarray:
+    return (data.mean * (1 - data.mean)).astype(np.float32).reshape(1, 1, -1)
 
 
 @functools.lru_cache(maxsize=64)

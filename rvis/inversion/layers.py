@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import checks, engine, files, objectives, projections, regularizers, struct
+from rvis import checks, engine, files, gate, objectives, projections, regularizers, struct
 from rvis.analysis import ranking, representations
 from rvis.analysis.receptive import receptive_field
 from rvis.ascent import Ascent, Problem, watcher
@@ -23,7 +22,7 @@ from rvis.optimizers import Optimizer, adam
 from rvis.plotting import grids
 from rvis.results import Result, describe
 from rvis.transforms import Roll
-from rvis.types import LOGITS, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes
+from rvis.types import LOGITS, ArrayLike, KeyLike, Model, as_key, fold_each, layer_shapes, on_device
 
 TV = (3e-5, 3e-4, 3e-3)
 """Weights of the total variation in the first, second and last third of a network's layers."""
@@ -62,6 +61,7 @@ class Inversion(Result):
         return grids.grid(rows, titles=titles)
 
 
+@gate.public
 def invert(
     model: Model,
     images: ArrayLike,
@@ -144,9 +144,6 @@ def invert(
     ranking.layer_shape(model, layer, shape)
     for name, value in (("samples", samples), ("steps", steps)):
         checks.count(name, value)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    checks.function("callback", callback)
     alpha = ALPHA if alpha is None else checks.number("alpha", alpha, low=0)
     tv = TV[_third(model, layer)] if tv is None else checks.number("tv", tv, low=0)
     if jitter is None:
@@ -190,18 +187,19 @@ def invert(
         if length == 0 or scores.shape[1] < fine * rough:  # the callback has ended the run
             return carry
         encode = jax.vmap(jax.vmap(spec.encode))
-        rate = optimizer.learning_rate * (0.1 if fine else 1.0)
+        rate = optimizer.learning_rate * on_device(0.1 if fine else 1.0, np.float32)
         ascent = Ascent(
             spec, struct.replace(optimizer, learning_rate=rate), views=() if fine else views
         )
+        stage = jax.random.fold_in(root, on_device(int(fine)))
         run = engine.run(
             ascent,
             model,
             problem,
-            fold_each(jax.random.fold_in(root, int(fine)), np.tile(np.arange(samples), count)),
+            fold_each(stage, np.tile(np.arange(samples), count)),
             steps=length,
             pixels=ascent.pixels,
-            starts=encode(jnp.asarray(pictures)[:, None]) if fine else None,
+            starts=encode(on_device(pictures)[:, None]) if fine else None,
             callback=watcher(callback, shaped, scores),
             chunk=chunk,
             checkpoint=folder,

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import checks, engine, files, objectives, projections, struct
+from rvis import checks, engine, files, gate, objectives, projections, struct
 from rvis.analysis import ranking, representations
 from rvis.ascent import Ascent, AscentInfo, AscentState, Problem, watcher
 from rvis.images import Pixel
 from rvis.optimizers import steepest
 from rvis.plotting import grids
 from rvis.results import Result, describe
-from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key
+from rvis.types import Array, ArrayLike, KeyLike, Model, PyTree, as_key, on_device
 
 _BALLS = {"l2": projections.L2Ball, "linf": projections.LinfBall}
 _NOISE = 1 / 20
@@ -42,7 +42,7 @@ class Shortening:
     steps: Array
 
     def init(self, key: Array, position: PyTree | None = None) -> AscentState:
-        """See `rvis.Ascent`."""
+        """See `rvis.ascent.Ascent`."""
         return self.ascent.init(key, position)
 
     def step(
@@ -50,7 +50,8 @@ class Shortening:
     ) -> tuple[AscentState, AscentInfo]:
         """One step up, shorter than the one before."""
         optimizer = self.ascent.optimizer
-        rate = optimizer.learning_rate * (1 - state.step / self.steps)
+        passed = state.step.astype(jnp.float32) / jnp.asarray(self.steps, jnp.float32)
+        rate = optimizer.learning_rate * (1 - passed)
         shorter = struct.replace(optimizer, learning_rate=rate)
         return struct.replace(self.ascent, optimizer=shorter).step(key, state, model, problem)
 
@@ -115,6 +116,7 @@ class Matching(Result):
         return grids.grid(np.stack(flat, 1), titles=titles)
 
 
+@gate.public
 def match(
     model: Model,
     source: ArrayLike | None,
@@ -212,6 +214,7 @@ def match(
     )
 
 
+@gate.public
 def interpolate(
     model: Model,
     first: ArrayLike,
@@ -332,19 +335,15 @@ def _matched(
 ) -> Matching:
     """Every start driven towards its reference."""
     checks.choice("norm", norm, _BALLS)
-    checks.count("steps", steps)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    checks.function("callback", callback)
     checks.number("step_size", step_size, above=0)
     count, shape = len(starts), starts.shape[1:]
     bound: Any = projections.Box()
     if eps is not None:
-        radius = jnp.float32(checks.number("eps", eps, low=0))
-        bound = _BALLS[norm](jnp.asarray(starts)[:, None], jnp.broadcast_to(radius, (count,)))
+        radius = on_device(checks.number("eps", eps, low=0), jnp.float32)
+        bound = _BALLS[norm](on_device(starts)[:, None], jnp.broadcast_to(radius, (count,)))
     redirect_relu = _ALWAYS if getattr(model.apply, "takes_relu", True) else 0
     ascent = Ascent(Pixel(shape), steepest(step_size, norm=norm), redirect_relu=redirect_relu)
-    algorithm = Shortening(ascent, jnp.float32(steps))
+    algorithm = Shortening(ascent, on_device(steps, jnp.float32))
     problem = Problem(objectives.match(layer, references, many=True)).broadcast(count)
     if eps is None:
         bound = Problem(problem.objective, (), bound).broadcast(count).constraint
@@ -357,7 +356,7 @@ def _matched(
         algorithm,
         model,
         problem,
-        jax.random.split(jax.random.key(0), count),  # no step draws anything
+        jax.random.split(as_key(0), count),  # no step draws anything
         steps=steps,
         pixels=ascent.pixels,
         starts=starts[:, None],

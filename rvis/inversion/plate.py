@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from rvis import checks, engine, files
+from rvis import checks, engine, files, gate
 from rvis.analysis import ranking, representations
 from rvis.data import Dataset
 from rvis.inversion.layers import invert
@@ -130,6 +130,7 @@ class LayerInversions:
         )
 
 
+@gate.public
 def invert_layers(
     model: Model,
     images: ArrayLike,
@@ -174,7 +175,6 @@ def invert_layers(
     originals = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     shape: tuple[int, int, int] = originals.shape[1:]  # type: ignore[assignment]
     chosen = _outermost(model, shape) if layers is None else _ordered(model, layers, shape)
-    checks.count("samples", samples)
     if references is not None:
         ranking.check_dataset("references", references, model)
         if references.images.shape[1:] != shape:

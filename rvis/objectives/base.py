@@ -12,7 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, struct
-from rvis.types import LOGITS, Array, ArrayLike, Model, PyTree, Units, check_model, layer_shapes
+from rvis.types import (
+    LOGITS,
+    Array,
+    ArrayLike,
+    Model,
+    PyTree,
+    Units,
+    check_classes,
+    check_model,
+    layer_shapes,
+    on_device,
+)
 
 Activations = Mapping[str, Array]
 """{layer: (n, ...)} of a group of n images: what an objective is called with."""
@@ -69,13 +80,13 @@ class Objective:
             leaf = getattr(self, name)
             if leaf is not None:
                 event = np.shape(leaf)[np.ndim(leaf) - rank :]
-                changes[name] = jnp.broadcast_to(leaf, (count, *event))
+                changes[name] = jnp.broadcast_to(on_device(leaf), (count, *event))
         return struct.replace(self, **changes)
 
     def __add__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
             return NotImplemented
-        return Sum((self, other), (jnp.float32(1), jnp.float32(1)))
+        return Sum((self, other), (on_device(1, jnp.float32), on_device(1, jnp.float32)))
 
     def __radd__(self, other: Any) -> Objective:
         # The built-in `sum` starts from 0.
@@ -84,7 +95,7 @@ class Objective:
     def __sub__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
             return NotImplemented
-        return Sum((self, other), (jnp.float32(1), jnp.float32(-1)))
+        return Sum((self, other), (on_device(1, jnp.float32), on_device(-1, jnp.float32)))
 
     def __mul__(self, scale: ArrayLike | Objective) -> Objective:
         if isinstance(scale, Objective):
@@ -95,7 +106,7 @@ class Objective:
         return self * scale
 
     def __truediv__(self, scale: ArrayLike) -> Objective:
-        return self * (1 / jnp.asarray(scale, jnp.float32))
+        return self * (on_device(1, jnp.float32) / on_device(scale, jnp.float32))
 
     def __neg__(self) -> Objective:
         return self * -1.0
@@ -221,12 +232,17 @@ class OfLayer(Objective):
 
 def written_out(tree: PyTree, count: int) -> PyTree:
     """A pytree of one objective's numbers for each of `count`."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))), tree)
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(on_device(leaf), (count, *np.shape(leaf))), tree
+    )
 
 
 def as_floats(argument: str, value: ArrayLike, *shapes: str) -> Array:
     """`value` as float32, with as many axes as one of `shapes`, such as "(m, C)", has."""
-    array = jnp.asarray(checks.array(argument, value), jnp.float32)
+    given = checks.array(argument, value)
+    if np.iscomplexobj(given):
+        raise TypeError(f"{argument}: real numbers were expected, given complex ones")
+    array = on_device(given, jnp.float32)
     if array.ndim not in [len(re.findall(r"\w+", shape)) for shape in shapes]:
         raise ValueError(
             f"{argument}: {' or '.join(shapes)} was expected, given shape {array.shape}"
@@ -246,7 +262,7 @@ def as_position(given: Units | None) -> Array | None:
     places = checks.integers("position", given, low=-checks.LARGEST)
     if places.ndim not in (1, 2) or places.shape[-1] != 2:
         raise ValueError(f"position: (row, column) was expected, given {given!r}")
-    return jnp.asarray(places)
+    return on_device(places)
 
 
 def check_position(position: ArrayLike, layer: str, shape: tuple[int, ...]) -> None:
@@ -274,4 +290,10 @@ def check(objective: Any, model: Model, shape: tuple[int, int, int]) -> Objectiv
                 f"given {shape}"
             )
     objective.check(reached, model.classes)
+    if any(map(_of_classes, jax.tree.leaves(objective, is_leaf=_of_classes))):
+        check_classes(model)
     return objective
+
+
+def _of_classes(node: Any) -> bool:
+    return getattr(node, "of_classes", False)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.objectives.base import Activations, Combined, Objective, OfLayer, written_out
 from rvis.objectives.texture import feature_products
-from rvis.types import Array, ArrayLike, PyTree
+from rvis.types import Array, ArrayLike, PyTree, on_device
 
 
 @struct.dataclass
@@ -42,12 +42,13 @@ def _cosines(x: Array) -> Array:
     squares = jnp.diagonal(products)
     scale = jax.lax.rsqrt(jnp.maximum(squares, _TINY))
     off = 1 - jnp.eye(x.shape[0], dtype=x.dtype)
-    return products * scale[:, None] * scale * off
+    return products * scale[:, None] * scale[None] * off
 
 
 _TINY = 1e-20
 
 
+@gate.public
 def diversity(layer: str) -> Diversity:
     """How unlike one another the pictures of a group are, for use with `facets` of 2 and more.
 
@@ -90,6 +91,7 @@ class Alignment(OfLayer):
 _FARTHEST = 4
 
 
+@gate.public
 def alignment(layer: str, *, decay: float = 2.0) -> Alignment:
     """How alike the neighbours of a group are, for pictures that change into one another.
 
@@ -107,7 +109,7 @@ def alignment(layer: str, *, decay: float = 2.0) -> Alignment:
 
     Reference: tensorflow/lucid, `optvis/objectives.py` (`alignment`).
     """
-    return Alignment(layer, jnp.float32(checks.number("decay", decay, above=0)))
+    return Alignment(layer, on_device(checks.number("decay", decay, above=0), jnp.float32))
 
 
 @struct.dataclass
@@ -118,8 +120,9 @@ class Interpolation(Combined):
 
     def __call__(self, activations: Activations) -> Array:
         count = next(iter(activations.values())).shape[0]
-        places = jnp.linspace(0, len(self.terms) - 1, count)
-        shares = jnp.maximum(1 - jnp.abs(places[:, None] - jnp.arange(len(self.terms))), 0)
+        places = jnp.linspace(0, len(self.terms) - 1, count, dtype=jnp.float32)
+        own = jnp.arange(len(self.terms), dtype=jnp.float32)
+        shares = jnp.maximum(1 - jnp.abs(places[:, None] - own[None]), 0)
 
         def one(shares: Array, image: Activations) -> Array:
             alone = jax.tree.map(lambda leaf: leaf[None], image)
@@ -132,11 +135,12 @@ class Interpolation(Combined):
         return np.asarray(sum((" to " + other for other in others), first), object)
 
 
-def interpolate(first: Objective, second: Objective, *others: Objective) -> Interpolation:
+@gate.public
+def interpolate(start: Objective, end: Objective, *others: Objective) -> Interpolation:
     """From one objective to another, and on to others, over the pictures of a group (`facets`).
 
     Of k objectives, picture i of n climbs those nearest to place p = i·(k − 1)/(n − 1) on the way,
-    objective j with the weight max(0, 1 − |p − j|): between two, (1 − t)·first + t·second. With as
+    objective j with the weight max(0, 1 − |p − j|): between two, (1 − t)·start + t·end. With as
     many pictures as objectives each has its own. Add an `alignment` to make neighbours alike.
 
     Example:
@@ -147,10 +151,10 @@ def interpolate(first: Objective, second: Objective, *others: Objective) -> Inte
 
     Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons".
     """
-    for name, given in (("first", first), ("second", second), *(("others", o) for o in others)):
+    for name, given in (("start", start), ("end", end), *(("others", o) for o in others)):
         if not isinstance(given, Objective):
             raise TypeError(f"{name}: an objective was expected, given {given!r}")
-    return Interpolation((first, second, *others))
+    return Interpolation((start, end, *others))
 
 
 @struct.dataclass
@@ -188,6 +192,7 @@ class Function(Objective):
         return getattr(self.call, "__name__", repr(self.call))
 
 
+@gate.public
 def function(
     call: Callable[..., Array], layers: str | Iterable[str], *arguments: PyTree
 ) -> Function:
@@ -215,9 +220,10 @@ def function(
 
 def _traced(leaf: ArrayLike) -> Array:
     exact = not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-    return jnp.asarray(leaf, jnp.result_type(leaf if exact else float))
+    return on_device(leaf, jnp.result_type(leaf if exact else float))
 
 
+@gate.public
 def gram_cosine(activations: ArrayLike) -> Array:
     """The mean cosine between the Gram matrices of n pictures (n, h, w, C): 1 where all are alike.
 
@@ -227,7 +233,7 @@ def gram_cosine(activations: ArrayLike) -> Array:
       >>> float(gram_cosine(np.eye(2)[:, None, None, :]))
       0.0
     """
-    x = jnp.asarray(checks.array("activations", activations), jnp.float32)
+    x = on_device(checks.array("activations", activations), jnp.float32)
     if x.ndim < 2 or x.shape[0] < 2:
         raise ValueError(
             f"activations: (n, h, w, C) of two or more pictures were expected, given {x.shape}"

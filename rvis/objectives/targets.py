@@ -8,7 +8,7 @@ from typing import Any
 from rvis import checks
 from rvis.objectives.base import Objective, check
 from rvis.objectives.units import logit
-from rvis.types import LOGITS, Model, Units, check_model, layer_shapes
+from rvis.types import LOGITS, Model, Units, check_classes, check_model, layer_shapes
 
 
 def target(
@@ -37,6 +37,7 @@ def target(
     check_model(model)
     if isinstance(given, Objective):
         return check(given, model, shape)
+    check_classes(model)
     check(logit(0), model, shape)
     width = layer_shapes(model, shape)[LOGITS][-1]
     numbers = checks.classes(argument, given, model.classes, count=width)

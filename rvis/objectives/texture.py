@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.objectives.base import Activations, OfLayer, as_floats
 from rvis.types import Array, ArrayLike
 
 
+@gate.public
 def gram_matrix(activations: ArrayLike) -> Array:
     """G_ij, the mean over places of feature i times feature j.
 
@@ -70,7 +71,7 @@ class Gram(OfLayer):
 
     def __call__(self, activations: Activations) -> Array:
         found = gram_matrix(activations[self.layer])
-        squares = jnp.square(found - self.target).sum((1, 2))
+        squares = jnp.square(found - self.target[None]).sum((1, 2))
         return -squares.mean() / (4 * self.target.shape[-1] ** 2)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
@@ -85,6 +86,7 @@ class Gram(OfLayer):
         checks.finite("target", self.target)
 
 
+@gate.public
 def gram(layer: str, target: ArrayLike) -> Gram:
     """How near a layer's Gram matrix comes to a given one: −Σ(G − Ĝ)² / (4·C²), at most 0.
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.objectives.base import Activations, Objective, OfLayer, as_position, at, check_position
-from rvis.types import LOGITS, Array, Units
+from rvis.types import LOGITS, Array, Units, on_device
 
 
 class _Unit(OfLayer):
@@ -101,6 +101,7 @@ class Probability(_Unit):
     unit: Array
 
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
+    of_classes: ClassVar[bool] = True
     layer: str = struct.static(default=LOGITS)
 
     def __call__(self, activations: Activations) -> Array:
@@ -115,9 +116,10 @@ def _units(unit: Any) -> Array:
     numbers = checks.integers("unit", unit, low=-checks.LARGEST)
     if numbers.ndim > 1:
         raise ValueError(f"unit: one number or a list of them was expected, given {numbers.shape}")
-    return jnp.asarray(numbers)
+    return on_device(numbers)
 
 
+@gate.public
 def channel(layer: str, unit: Units) -> Channel:
     """The mean activation of a channel over all positions.
 
@@ -135,6 +137,7 @@ def channel(layer: str, unit: Units) -> Channel:
     return Channel(layer, _units(unit))
 
 
+@gate.public
 def neuron(layer: str, unit: Units, position: Units | None = None) -> Neuron:
     """The activation of one unit at one position (row, column); the centre by default.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.objectives.base import (
     Activations,
     OfLayer,
@@ -33,6 +33,7 @@ class Layer(OfLayer):
         return jnp.square(activations[self.layer]).mean()
 
 
+@gate.public
 def layer(layer: str) -> Layer:
     """The mean squared activation of a whole layer: DeepDream's objective.
 
@@ -48,6 +49,7 @@ def layer(layer: str) -> Layer:
 
 def _towards(x: Array, vector: Array, power: Array | None) -> Array:
     """Dot products along the last axis, times max(.1, cosine)^power where that is asked for."""
+    vector = vector.reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
     dots = (x * vector).sum(-1)
     if power is None:
         return dots
@@ -90,6 +92,7 @@ class Direction(OfLayer):
             check_position(self.position, self.layer, shapes[self.layer])
 
 
+@gate.public
 def direction(
     layer: str,
     vector: ArrayLike,
@@ -143,7 +146,8 @@ class TensorDirection(OfLayer):
             top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
             x = x[:, top : top + height, left : left + width]
         else:
-            start = (0, self.position[0], self.position[1], 0)
+            zero = jnp.zeros_like(self.position[0])
+            start = (zero, self.position[0], self.position[1], zero)
             x = lax.dynamic_slice(x, start, (x.shape[0], height, width, x.shape[3]))
         return _towards(x, self.tensor, self.cosine_power).mean()
 
@@ -159,6 +163,7 @@ class TensorDirection(OfLayer):
             check_position(self.position, self.layer, (*room, shape[2]))
 
 
+@gate.public
 def tensor_direction(
     layer: str,
     tensor: ArrayLike,
@@ -206,7 +211,7 @@ class Match(OfLayer):
     def __call__(self, activations: Activations) -> Array:
         x = activations[self.layer]
         size = jnp.square(self.target).sum()
-        distance = jnp.square(x - self.target).sum(tuple(range(1, x.ndim)))
+        distance = jnp.square(x - self.target[None]).sum(tuple(range(1, x.ndim)))
         return -(distance / jnp.where(size > 0, size, 1)).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
@@ -217,6 +222,7 @@ class Match(OfLayer):
         checks.finite("target", self.target)
 
 
+@gate.public
 def match(layer: str, target: ArrayLike, *, many: bool = False) -> Match:
     """How near a layer's activations come to given ones: −‖Φ − Φ₀‖² / ‖Φ₀‖², at most 0.
 
@@ -258,6 +264,7 @@ class Guide(OfLayer):
         _check_width("features", self.features, self.layer, shapes)
 
 
+@gate.public
 def guide(layer: str, features: ArrayLike) -> Guide:
     """DeepDream's guide: each position climbs towards the one of given features it likes best.
 

@@ -19,7 +19,7 @@ from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.optimizers import Optimizer
 from rvis.results import Result, describe
-from rvis.types import Array, KeyLike, Model, as_key, fold_each
+from rvis.types import Array, KeyLike, Model, as_key, fold_each, on_device
 
 MEMORY = 20
 """Pairs that L-BFGS remembers, as Gatys et al. 2015 have it."""
@@ -142,7 +142,7 @@ def climb(
         pictures, scores = carry
         image = Pixel((*sizes[scale], channels), sd=0.1)
         if scale:
-            pictures = resized(jnp.asarray(pictures), sizes[scale])
+            pictures = resized(on_device(pictures), sizes[scale])
         elif begin is None:
             pictures = jnp.clip(jax.vmap(image.init)(keys), 0, 1)
         else:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from rvis import checks, gate
+
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Of ITU-R BT.601, the Y of YIQ."""
 
 
+@gate.public
 def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """`image` with the histogram of `reference`, in each channel by itself.
 
@@ -28,6 +31,16 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     Reference: Gatys, Ecker & Bethge 2015, Texture synthesis using convolutional neural networks,
       section 4, match the histogram at the end.
     """
+    image, reference = (
+        np.asarray(checks.images(name, given))
+        for name, given in (("image", image), ("reference", reference))
+    )
+    if len(image) > 1 or len(reference) > 1 or image.shape[-1] != reference.shape[-1]:
+        raise ValueError(
+            f"reference: one picture, of as many channels as the other, was expected, given "
+            f"{image.shape} and {reference.shape}"
+        )
+    image, reference = image[0], reference[0]
     matched = np.empty(image.shape, np.float32)
     for channel in range(image.shape[-1]):
         _, places, counts = np.unique(image[..., channel], return_inverse=True, return_counts=True)

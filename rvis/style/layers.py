@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, objectives, struct
+from rvis import checks, gate, objectives, struct
 from rvis.models import taps
 from rvis.objectives import Objective
 from rvis.style import tiles
-from rvis.types import Array, ArrayLike, Model, layer_shapes
+from rvis.types import Array, ArrayLike, Model, layer_shapes, on_device
 
 Layers = str | Sequence[str] | Mapping[str, float]
 
@@ -99,16 +99,17 @@ def textures(
       tile: the images that are larger are seen in windows of at most so many pixels a side.
       summed: whether the objective is for a network of `tiles.judged`.
     """
-    grams: dict[str, Any] = dict.fromkeys(layers.names, 0.0)
+    grams: dict[str, Array] = {}
     for image, share in zip(images, shares, strict=True):
         _reached("style", model, image, layers.names)
         part = tiles.cut(model, layers.names, (image.shape[0], image.shape[1]), tile)
         for name, matrix in _grams(model.unnamed(), image, layers.names, part).items():
-            grams[name] = grams[name] + share * matrix
+            matrix = on_device(share, jnp.float32) * matrix
+            grams[name] = grams[name] + matrix if name in grams else matrix
     parts: list[Objective] = []
     sizes = [float(np.square(np.asarray(grams[n], np.float64)).mean()) for n in layers.names]
     for i, name in enumerate(layers.names):
-        target = jnp.asarray(grams[name])
+        target = on_device(grams[name])
         if layers.weights is None:
             # A picture whose Gram matrices are all 0 costs 1 in all, and every layer as much. A
             # layer that the style leaves off counts as the one that it excites most.
@@ -192,6 +193,7 @@ def _grams(
     return {name: features[tiles.gram_of(name)][0] for name in layers}
 
 
+@gate.public
 def statistics(model: Model, images: ArrayLike, layers: Layers | None = None) -> Any:
     """The texture statistics of a batch as an objective that keeps pictures near the data.
 

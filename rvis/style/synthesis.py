@@ -8,13 +8,14 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.style import colours, tiles
 from rvis.style.climb import Goal, Options, StyleResult, climb, resized, scaled
 from rvis.style.layers import Layers, contents, defaults, pooled, terms, textures
-from rvis.types import Array, ArrayLike, Model
+from rvis.types import Array, ArrayLike, Model, on_device
 
 
+@gate.public
 def transfer(
     model: Model,
     content: ArrayLike,
@@ -85,12 +86,12 @@ def transfer(
     original = np.asarray(picture)
     if colour == "luminance":
         styles = [
-            jnp.asarray(colours.like_luminance(colours.luminance(one), colours.luminance(original)))
+            on_device(colours.like_luminance(colours.luminance(one), colours.luminance(original)))
             for one in map(np.asarray, styles)
         ]
-        picture = jnp.asarray(colours.luminance(original))
+        picture = on_device(colours.luminance(original))
     elif colour == "histogram":
-        styles = [jnp.asarray(colours.with_colours_of(np.asarray(one), original)) for one in styles]
+        styles = [on_device(colours.with_colours_of(np.asarray(one), original)) for one in styles]
     begin = _start(start, picture, styles[0], grey=colour == "luminance")
     network = pooled(model, pooling)
 
@@ -100,7 +101,7 @@ def transfer(
         part = tiles.cut(network, (*style_terms.names, *content_terms.names), size, tile)
         near = textures(network, sized, parts, style_terms, tile=tile, summed=part is not None)
         alike, targets = contents(network, resized(picture, size), content_terms, tile=tile)
-        total = near + alike * jnp.asarray(ratios, jnp.float32)
+        total = near + alike * on_device(ratios, jnp.float32)
         seen_by = network
         if part is not None:
             seen_by = tiles.judged(network, part, style_terms.names, targets)
@@ -135,6 +136,7 @@ def transfer(
     )
 
 
+@gate.public
 def texture(
     model: Model,
     image: ArrayLike,
@@ -177,7 +179,6 @@ def texture(
     Reference: Gatys, Ecker & Bethge 2015, Texture synthesis using convolutional neural networks.
     """
     picture = _one("image", image, model)
-    checks.count("samples", samples)
     read = terms("layers", layers, defaults("layers", model)[0] if layers is None else (), model)
     height, width = picture.shape[:2] if size is None else checks.size("size", size)
     tile = options.get("tile")
@@ -253,4 +254,4 @@ def _start(start: str | ArrayLike, content: Array, style: Array, *, grey: bool) 
         return chosen if start != "style" else resized(style, content.shape[:2])
     shape: Any = content.shape
     image = checks.images("start", start, shape=shape)[0]
-    return jnp.asarray(colours.luminance(np.asarray(image))) if grey else image
+    return on_device(colours.luminance(np.asarray(image))) if grey else image

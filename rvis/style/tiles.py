@@ -111,10 +111,11 @@ class Cut:
             rows, columns = (
                 (counted[i, axis, 0] <= numbers) & (numbers < counted[i, axis, 1])
                 for axis, numbers in enumerate(
-                    first[axis] + jnp.arange(features.shape[1 + axis]) for axis in (0, 1)
+                    first[axis] + jnp.arange(features.shape[1 + axis], dtype=jnp.int32)
+                    for axis in (0, 1)
                 )
             )
-            seen[name] = _Seen(features, (rows[:, None] & columns)[..., None], first)
+            seen[name] = _Seen(features, (rows[:, None] & columns[None])[..., None], first)
         return seen
 
 
@@ -251,7 +252,7 @@ class _Sums:
                 features, counts, corner = seen[name]
                 place = (*corner, jnp.zeros_like(corner[0]))
                 target = lax.dynamic_slice(targets[name], place, features.shape[1:])
-                apart = jnp.where(counts, features - target, 0)
+                apart = jnp.where(counts, features - target[None], 0)
                 found[distance_in(name)] = jnp.square(apart).sum((1, 2, 3))
             return found
 
@@ -272,7 +273,7 @@ class _Sums:
             tap(gram_of(name), sums[gram_of(name)] / (height * width))
         for name in self.contents:
             tap(distance_in(name), sums[distance_in(name)])
-        return jnp.zeros((len(images), 1))
+        return jnp.zeros((len(images), 1), jnp.float32)
 
 
 def judged(

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -19,7 +18,7 @@ from rvis.objectives import Objective
 from rvis.plotting import grids
 from rvis.regularizers import Regularizer, squared_distance
 from rvis.results import Result, describe
-from rvis.types import Array, Model, fold_each
+from rvis.types import Array, Model, as_key, fold_each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,8 +143,6 @@ def climb(
     snapshots, chunk = tuple(options.get("snapshots", ())), options.get("chunk")
     for step in snapshots:
         checks.integers("snapshots", step, high=plan.steps + 1, what="the steps")
-    if chunk is not None:
-        checks.count("chunk", chunk)
     callback = checks.function("callback", options.get("callback"))
     if objective.batch_shape not in ((), (1,), (count,)):
         raise ValueError(
@@ -171,7 +168,7 @@ def climb(
         ascent,
         model,
         Problem(objective.broadcast(count), penalties, ball),
-        fold_each(jax.random.key(0), np.arange(count)),  # no step draws anything
+        fold_each(as_key(0), np.arange(count)),  # no step draws anything
         steps=plan.steps,
         pixels=ascent.pixels,
         starts=starts[:, None],

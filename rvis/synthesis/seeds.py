@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, files
+from rvis import checks, files, gate
 from rvis.data import Dataset
 from rvis.types import Array, KeyLike, Model, as_key, fold_each
 
@@ -70,7 +70,7 @@ class Seeds:
         Raises:
           ValueError: naming `classes`, for a number out of range.
         """
-        numbers = checks.integers("classes", classes, high=len(self.classes), what="the seeds")
+        numbers = checks.classes("classes", classes, self.classes, count=len(self.classes))
         return _draw(keys, self.mean[numbers], self.root[numbers], size)
 
     def save(self, path: files.PathLike) -> None:
@@ -100,6 +100,7 @@ def _draw(keys: Array, mean: Array, root: Array, size: tuple[int, int]) -> Array
     return jnp.clip(jax.vmap(one)(keys, mean, root), 0, 1)
 
 
+@gate.public
 def fit(dataset: Dataset, *, cells: int = 8) -> Seeds:
     """The Gaussian of each class's downsampled images: their mean and covariance + 1e-4·I.
 

@@ -11,13 +11,14 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, objectives, regularizers
+from rvis import checks, gate, objectives, regularizers
 from rvis.synthesis import seeds as seeding
 from rvis.synthesis.climb import Options, Synthesis, aim, climb
 from rvis.synthesis.seeds import Seeds
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
 
 
+@gate.public
 def generate(
     model: Model,
     target: Any,
@@ -66,6 +67,7 @@ def generate(
     return climb("generate", model, starts, objective, options, single=single, key=as_key(key))
 
 
+@gate.public
 def inpaint(
     model: Model,
     images: ArrayLike,
@@ -129,6 +131,7 @@ def inpaint(
     )
 
 
+@gate.public
 def translate(
     model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Synthesis:
@@ -159,6 +162,7 @@ def translate(
     return _from_images("translate", model, images, target, options)
 
 
+@gate.public
 def sketch(model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]) -> Synthesis:
     """Turns drawings into pictures of a class.
 
@@ -188,6 +192,7 @@ def sketch(model: Model, images: ArrayLike, target: Any, **options: Unpack[Optio
     return _from_images("sketch", model, images, target, options)
 
 
+@gate.public
 def super_resolve(
     model: Model,
     images: ArrayLike,
@@ -231,6 +236,7 @@ def super_resolve(
     return climb("super_resolve", model, starts, objective, options, single=single, factor=factor)
 
 
+@gate.public
 def paint(
     model: Model,
     images: ArrayLike,

@@ -202,9 +202,9 @@ class RandomCrop:
     def draw(self, key: Array, shape: tuple[int, ...]) -> Move:
         """One part of a picture of `shape`."""
         for_side, for_centre = jax.random.split(key)
-        away = self.spread * jnp.clip(jax.random.normal(for_side), -3, 3)
+        away = self.spread * jnp.clip(jax.random.normal(for_side, (), jnp.float32), -3, 3)
         across = self.unit(shape) * jnp.clip(self.side + away, _LEAST, 1)
-        rows, columns = self.centre * jax.random.normal(for_centre, (2,))
+        rows, columns = self.centre * jax.random.normal(for_centre, (2,), jnp.float32)
         centre = lax.complex(rows * shape[0], columns * shape[1])
         return across.astype(jnp.complex64), centre
 

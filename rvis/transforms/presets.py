@@ -7,13 +7,14 @@ from rvis.transforms.moves import Jitter, Noise, Pad, RandomCrop, Rotate, Scale
 from rvis.transforms.views import Transform
 
 
-def lucid(size: int) -> tuple[Transform, ...]:
+def lucid(size: int, *, patch: int = 1) -> tuple[Transform, ...]:
     """lucid's default chain, for images of `size` pixels.
 
     At 128 px: pad 12 in grey, jitter 8, zoom .90 to 1.10 by .02, rotate by one of −10 to 10 degrees
-    and five further zeros, jitter 4. Pads and jitters shrink with smaller images (u = size/16: pad
-    1.5 u, jitter u and u/2, rounded), so a 32-px network gets pad 3 and jitters 2 and 1; larger
-    ones keep the numbers of 128 px.
+    and five further zeros, jitter 4. Pads and jitters grow with the image (u = size/16: pad 1.5 u,
+    jitter u and u/2, rounded), so a 32-px network gets pad 3 and jitters 2 and 1, and one of 224 px
+    pad 21 and jitters 14 and 7. The first jitter is at least half a `patch`, the side of what a
+    vision transformer cuts its picture into, so that the grid of patches falls on every place.
 
     Example:
       >>> from rvis import transforms
@@ -22,10 +23,10 @@ def lucid(size: int) -> tuple[Transform, ...]:
 
     Reference: tensorflow/lucid, `optvis/transform.py` (`standard_transforms`).
     """
-    part = min(1, checks.count("size", size) / 128)
+    part = checks.count("size", size) / 128
     return (
         Pad(round(12 * part)),
-        Jitter(round(8 * part)),
+        Jitter(max(round(8 * part), checks.count("patch", patch) // 2)),
         Scale(tuple(percent / 100 for percent in range(90, 111, 2))),
         Rotate((*range(-10, 11), *(0,) * 5)),
         Jitter(round(4 * part)),

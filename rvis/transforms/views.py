@@ -63,7 +63,7 @@ def apply(transforms: Iterable[Transform], key: KeyLike, images: Array) -> Array
         return images
     fold = jax.vmap(partial(jax.random.fold_in, as_key(key)))
     view = partial(_view, chain, fill)
-    return jax.vmap(view)(fold(jnp.arange(images.shape[0])), images)
+    return jax.vmap(view)(fold(jnp.arange(images.shape[0], dtype=jnp.int32)), images)
 
 
 def frame(transforms: Iterable[Transform], shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -148,8 +148,8 @@ def _numbers(chain: tuple[Transform, ...], keys: Array) -> dict[int, Array]:
     free = [place for place, count in options.items() if count > 1]
     numbers = dict.fromkeys(options, jnp.zeros(2, jnp.int32))
     if free:
-        draw = jax.vmap(lambda key, count: jax.random.randint(key, (2,), 0, count))
-        drawn = draw(keys[np.array(free)], np.array([options[place] for place in free]))
+        draw = jax.vmap(lambda key, count: jax.random.randint(key, (2,), 0, count, jnp.int32))
+        drawn = draw(keys[np.array(free)], np.array([options[place] for place in free], np.int32))
         numbers |= dict(zip(free, drawn, strict=True))
     return numbers
 

@@ -10,19 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from rvis import checks, objectives
+from rvis import checks, gate, objectives
 from rvis.analysis import ranking
 from rvis.models.taps import record
 from rvis.plotting import grids
 from rvis.results import Result
-from rvis.types import LOGITS, ArrayLike, Model, check_model
+from rvis.types import LOGITS, ArrayLike, Model, on_device
 from rvis.visualization.pictures import visualize
 from rvis.visualization.plan import Options, make_plan
 
 
+@gate.public
 def activation_grid(
     model: Model,
-    photo: ArrayLike,
+    images: ArrayLike,
     layer: str,
     *,
     cosine_power: float = 2.0,
@@ -35,7 +36,7 @@ def activation_grid(
 
     Args:
       model: any model.
-      photo: (H, W, C) in [0, 1].
+      images: one, (H, W, C) in [0, 1].
       layer: a name of `model.layers` with places.
       cosine_power: p, at least 0; see `objectives.direction`.
       **options: of `visualize`; 128 steps by default.
@@ -45,7 +46,7 @@ def activation_grid(
       are (h, w, steps). `grids.grid(result.images, pad=0)` is the sheet.
 
     Raises:
-      ValueError, TypeError: naming the argument, as `visualize`; `photo`, for more than one;
+      ValueError, TypeError: naming the argument, as `visualize`; `images`, for more than one;
         `layer`, for one without places; `facets`, for more than one.
 
     Example:
@@ -59,9 +60,9 @@ def activation_grid(
     Reference: Olah et al. 2018, The Building Blocks of Interpretability (distill);
       tensorflow/lucid, `notebooks/building-blocks/ActivationGrid.ipynb`.
     """
-    single = checks.images("photo", photo, channels=model.input_shape[2])
+    single = checks.images("images", images, channels=model.input_shape[2])
     if len(single) != 1:
-        raise ValueError(f"photo: one was expected, given {len(single)}")
+        raise ValueError(f"images: one was expected, given {len(single)}")
     _, draw = _drawing(model, layer, cosine_power, options)
     seen = np.asarray(record(model, single, layer)[layer][0])
     if seen.ndim != 3:
@@ -112,6 +113,7 @@ class Atlas:
         return grids.grid(sheet, pad=0, scale=1)
 
 
+@gate.public
 def activation_atlas(
     model: Model,
     layer: str,
@@ -187,7 +189,6 @@ def _drawing(
     model: Model, layer: str, cosine_power: float, options: Options
 ) -> tuple[tuple[int, ...], Callable[[np.ndarray], Result]]:
     """The layer's shape, and what draws directions of it, of its centre neuron if it has places."""
-    check_model(model)
     checks.choice("layer", layer, (*model.layers, LOGITS))
     checks.number("cosine_power", cosine_power, low=0)
     options = {"steps": 128, **options}
@@ -198,7 +199,7 @@ def _drawing(
     centre = [n // 2 for n in shape[:2]] if len(shape) == 3 else None
 
     def draw(vectors: np.ndarray) -> Result:
-        rows = jnp.asarray(vectors, jnp.float32)
+        rows = on_device(vectors, jnp.float32)
         objective = objectives.direction(layer, rows, cosine_power=cosine_power, position=centre)
         return visualize(model, objective, **options)
 

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine, files, objectives, optimizers, projections
+from rvis import checks, engine, files, gate, objectives, optimizers, projections
 from rvis.ascent import Ascent, Problem, watcher
 from rvis.images import Pixel
 from rvis.models.taps import record
 from rvis.objectives import Objective
 from rvis.results import Result, describe
 from rvis.transforms import Roll
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, check_model, fold_each
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each, on_device
 
 
+@gate.public
 def deepdream(
     model: Model,
     images: ArrayLike,
@@ -81,7 +82,6 @@ def deepdream(
 
     Reference: Mordvintsev, Olah & Tyka 2015, Inceptionism; google/deepdream, `dream.ipynb`.
     """
-    check_model(model)
     pictures = checks.images("images", images, channels=model.input_shape[2])
     single = np.ndim(images) == 3
     count, height, width, channels = pictures.shape
@@ -90,9 +90,6 @@ def deepdream(
     checks.number("scale", scale, above=1)
     if jitter is not None:
         checks.count("jitter", jitter, low=0)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-    checks.function("callback", callback)
     objective = _objective(model, target, guide, (height, width, channels))
     if objective.batch_shape not in ((), (count,)):
         raise ValueError(
@@ -115,7 +112,7 @@ def deepdream(
         """One octave: (detail, scores so far)."""
         detail, scores = carry
         size = sizes[octave]
-        base, detail = _resized(pictures, size), _resized(jnp.asarray(detail), size)
+        base, detail = _resized(pictures, size), _resized(on_device(detail), size)
         if scores.shape[1] < octave * steps:  # the callback has ended the run
             return detail, scores
         reach = min(32, min(size) // 7) if jitter is None else jitter
@@ -130,10 +127,10 @@ def deepdream(
             algorithm,
             model,
             problem,
-            fold_each(jax.random.fold_in(root, octave), np.arange(count)),
+            fold_each(jax.random.fold_in(root, on_device(octave)), np.arange(count)),
             steps=steps,
             pixels=algorithm.pixels,
-            starts=jnp.clip(base + detail, 0, 1)[:, None],
+            starts=np.clip(np.asarray(base + detail), 0, 1)[:, None],
             callback=watcher(callback, shaped, scores),
             # As large as these are, one at a time: a tile bounds the memory, not their number.
             chunk=1 if tiled else chunk,
@@ -141,11 +138,12 @@ def deepdream(
             progress=progress,
             label=f"octave {octave + 1}/{octaves}",
         )
-        return run.result[:, 0] - base, np.concatenate([scores, run.info.score], 1)
+        return run.result[:, 0] - np.asarray(base), np.concatenate([scores, run.info.score], 1)
 
+    blank = np.zeros((count, *sizes[0], channels), np.float32)
     detail, scores = engine.in_stages(
         [partial(dream, octave=octave) for octave in range(octaves)],
-        (jnp.zeros((count, *sizes[0], channels)), np.zeros((count, 0), np.float32)),
+        (blank, np.zeros((count, 0), np.float32)),
         about=(pictures, problem, optimizer, sizes, steps, jitter, tile, root, model.unnamed()),
         checkpoint=checkpoint,
     )
@@ -154,11 +152,12 @@ def deepdream(
     about |= {"step_size": step_size, "jitter": jitter, "tile": tile, "objective": objective}
     config = describe(function="deepdream", model=model.name, **about)
     # Image plus detail errs by a rounding at the ends of the box.
-    dreamt = np.clip(np.asarray(pictures + detail), 0, 1)
+    dreamt = np.clip(np.asarray(pictures + on_device(detail)), 0, 1)
     labels = label if single else np.broadcast_to(label, (count,))
     return Result(shaped(dreamt), shaped(scores), labels, config=config)
 
 
+@gate.public
 def zoom(
     model: Model,
     image: ArrayLike,
@@ -196,11 +195,9 @@ def zoom(
 
     Reference: google/deepdream, `dream.ipynb`, where a frame zooms by 5 %.
     """
-    check_model(model)
     if np.ndim(image) != 3:
         raise ValueError(f"image: (H, W, C) was expected, given shape {np.shape(image)}")
     picture = checks.images("image", image, channels=model.input_shape[2])[0]
-    checks.count("frames", frames)
     checks.number("factor", factor, low=1)
     root = as_key(key)
     shown, scores = [], []
@@ -208,10 +205,12 @@ def zoom(
         arguments = dict(options)
         if options.get("checkpoint") is not None:
             arguments["checkpoint"] = Path(options["checkpoint"]) / f"frame{frame:05d}"
-        result = deepdream(model, picture, target, key=jax.random.fold_in(root, frame), **arguments)
+        result = deepdream(
+            model, picture, target, key=jax.random.fold_in(root, on_device(frame)), **arguments
+        )
         shown.append(result.images)
         scores.append(result.scores)
-        picture = _enlarged(jnp.asarray(result.images), jnp.float32(factor))
+        picture = _enlarged(on_device(result.images), on_device(factor, jnp.float32))
     labels = np.asarray([f"frame {frame}" for frame in range(frames)], object)
     config = {**result.config, "function": "zoom", "frames": frames, "factor": factor}
     return Result(np.stack(shown), np.stack(scores), labels, config=config)

@@ -20,7 +20,11 @@ from rvis.optimizers import Optimizer, adam, nadam
 from rvis.post_step import PostStep
 from rvis.results import describe
 from rvis.transforms import Transform
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, check_model
+from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+
+LARGE, STEEP = 160, 1.5
+"""From how many pixels a side on Fourier pictures have that decay. With 1, Lite0's and AlexNet's
+are fine waves before there is a shape; with 1.5 there are heads and eyes (`scripts/recipes.py`)."""
 
 
 class Options(TypedDict, total=False):
@@ -104,24 +108,20 @@ def make_plan(
     progress: bool = True,
 ) -> Plan:
     """The options of a visualization of these layers; refuses what cannot be."""
-    check_model(model)
     del progress
     snapshots = tuple(snapshots)
-    checks.count("steps", steps)
     checks.count("facets", facets)
     checks.flag("best", best)
-    if chunk is not None:
-        checks.count("chunk", chunk)
     for step in snapshots:
         if checks.count("snapshots", step, low=0) > steps:
             raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
     spec = _image(model, image, _pair(model, layers, size))
     algorithm = Ascent(
         image=spec,
-        optimizer=_optimizer(optimizer, spec),
-        views=_views(transforms, spec),
+        optimizer=_optimizer(optimizer, spec, steps),
+        views=_views(transforms, spec, model),
         facets=facets,
-        # A network that applies its own ReLUs keeps them closed.
+        # A network without ReLUs has no dead units.
         redirect_relu=16 if getattr(model.apply, "takes_relu", True) else 0,
         post_step=_listed("post_step", post_step, "rvis.post_step"),
         saliency=isinstance(spec, images.MACO),
@@ -160,7 +160,10 @@ def _image(
     if isinstance(image, str):
         checks.choice("image", image, images.KINDS)
         height, width = model.input_shape[:2] if pair is None else pair
-        return images.named(image, (height, width, model.input_shape[2]))
+        shape = height, width, model.input_shape[2]
+        if image == "fourier" and min(height, width) >= LARGE:
+            return images.Fourier(shape, decay=STEEP)
+        return images.named(image, shape)
     if not hasattr(image, "decode"):
         raise TypeError(
             f"image: {', '.join(map(repr, images.KINDS))} or a parameterization was expected, "
@@ -186,17 +189,25 @@ def shown_shape(image: Parameterization) -> tuple[int, int, int]:
     return jax.eval_shape(compose, jax.random.key(0), picture).shape
 
 
-def _views(given: Sequence[Transform] | None, spec: Parameterization) -> tuple[Transform, ...]:
+def _views(
+    given: Sequence[Transform] | None, spec: Parameterization, model: Model
+) -> tuple[Transform, ...]:
     if given is None:
         # A function of the plane has none of the fine noise that views are to average away.
-        return () if isinstance(spec, images.CPPN) else transforms.lucid(min(spec.shape[:2]))
+        if isinstance(spec, images.CPPN):
+            return ()
+        patch = getattr(getattr(model.apply, "module", None), "patch", 1)
+        return transforms.lucid(min(spec.shape[:2]), patch=patch)
     return _listed("transforms", given, "rvis.transforms")
 
 
-def _optimizer(given: Any, spec: Parameterization) -> Optimizer:
+def _optimizer(given: Any, spec: Parameterization, steps: int) -> Optimizer:
     """Of lucid's articles and of MACO's by default."""
     if given is None and isinstance(spec, images.MACO):
         return nadam(0.25)
+    if given is None and isinstance(spec, images.Fourier) and spec.decay == STEEP:
+        # The same way in any number of steps, so that contrast does not grow with them.
+        return adam(min(0.05, 1.28 / steps))
     if given is None:
         return adam(0.005 if isinstance(spec, images.CPPN) else 0.05)
     if not isinstance(given, Optimizer):

@@ -16,16 +16,16 @@ from jax.experimental import multihost_utils
 from numpy.lib import format as npy
 from PIL import Image
 
-from rvis import checks, engine, files, objectives
+from rvis import checks, engine, files, gate, objectives
 from rvis.analysis import ranking
 from rvis.analysis.faithful import faithfulness
-from rvis.analysis.patches import top_activations
+from rvis.analysis.patches import top_activations, unit_numbers
 from rvis.data import Dataset
 from rvis.engine import checkpoints
 from rvis.objectives import Objective
 from rvis.plotting import grids, reports
 from rvis.results import Result
-from rvis.types import LOGITS, Model, check_model, layer_shapes
+from rvis.types import LOGITS, Model, layer_shapes
 from rvis.visualization.pictures import visualize
 from rvis.visualization.plan import Options, Plan, make_plan
 
@@ -35,10 +35,11 @@ _KINDS: Mapping[str, Callable[[str, list[int]], Objective]] = {
 }
 
 
+@gate.public
 def sweep(
     model: Model,
     layer: str,
-    units: Iterable[int] | None = None,
+    units: Iterable[int | str] | None = None,
     *,
     kind: str = "channel",
     out: str | Path | None = None,
@@ -53,7 +54,7 @@ def sweep(
     Args:
       model: any model.
       layer: a name of `model.layers`, or "logits" for the classes.
-      units: unit numbers; all by default.
+      units: unit numbers, of "logits" class names too; all by default.
       kind: "channel", or "neuron" for single units at the layer's centre.
       out: a folder that receives each unit's picture as soon as it is finished; the same call goes
         on where an interrupted one stopped. In the end `index.html` is a page to browse the layer
@@ -76,7 +77,6 @@ def sweep(
       >>> rvis.sweep(model, "conv1", range(3), steps=4, transforms=()).images.shape
       (3, 28, 28, 1)
     """
-    check_model(model)
     checks.choice("kind", kind, _KINDS)
     checks.choice("layer", layer, (*model.layers, LOGITS))
     plan = make_plan(model, (layer,), **options)
@@ -84,9 +84,8 @@ def sweep(
     width = shapes[layer][-1] if layer in shapes else 1
     if units is not None and not isinstance(units, Iterable):
         raise TypeError(f"units: a list of numbers was expected, given {units!r}")
-    given = range(width) if units is None else list(units)
-    checks.integers("units", np.asarray(given), high=width, what=f"layer {layer!r}")
-    numbers = [int(number) for number in given]
+    given = list(range(width) if units is None else units)
+    numbers = unit_numbers(given, (width,), model, layer).tolist()
     objective = _KINDS[kind](layer, numbers)
     objectives.check(objective, model, plan.shown)
     if real is not None:

@@ -374,7 +374,7 @@ def _drawn(
     size: int,
 ) -> tuple[Array, Array]:
     """(images, alpha) of n scenes of up to three shapes; a shape of radius 0 is absent."""
-    axis = jnp.arange(size) + 0.5
+    axis = jnp.arange(size, dtype=jnp.float32) + 0.5
 
     def scene(shape, centres, radii, turns, colour, ground, slope):  # type: ignore[no-untyped-def]
         def cover(centre: Array, radius: Array, turn: Array) -> Array:
@@ -386,8 +386,8 @@ def _drawn(
 
         alpha = jax.vmap(cover)(centres, radii, turns).max(0)
         tilt = slope[0] * (axis[:, None] / size - 0.5) + slope[1] * (axis[None] / size - 0.5)
-        ground = jnp.clip(ground + 2 * tilt[..., None], 0, 1)
-        return ground + alpha[..., None] * (colour - ground), alpha
+        ground = jnp.clip(ground[None, None] + 2 * tilt[..., None], 0, 1)
+        return ground + alpha[..., None] * (colour[None, None] - ground), alpha
 
     return jax.vmap(scene)(shapes, centres, radii, turns, colours, grounds, slopes)
 
@@ -410,7 +410,7 @@ def _star(x: Array, y: Array) -> Array:
     turn = jnp.abs(jnp.mod(jnp.arctan2(x, y) + fifth, 2 * fifth) - fifth)
     length = jnp.hypot(x, y)
     corner = inner * math.cos(fifth), inner * math.sin(fifth)
-    normal = np.asarray((corner[1], outer - corner[0]))
+    normal = np.asarray((corner[1], outer - corner[0]), np.float32)
     normal /= np.hypot(*normal)
     along, across = length * jnp.cos(turn) - outer, length * jnp.sin(turn)
     return normal[0] * along + normal[1] * across

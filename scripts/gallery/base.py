@@ -28,7 +28,7 @@ from rvis.analysis import deconv, manifold, metrics, neighbours
 from rvis.concepts import groups
 from rvis.models import taps
 from scripts.clip_scenes import scenes
-from scripts.gallery import samples
+from scripts.gallery import networks, samples
 from scripts.gallery.toy import toy
 from rvis.objectives import channel, direction, diversity, layer, logit, neuron, probability
 """
@@ -117,6 +117,7 @@ class Section:
       claim: what the lecture says, in our words.
       parts: in the order of display.
       judge: from {part: table} what the figures say; may look up parts that a run left out.
+      absent: why there are no parts, where there are none.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Section:
     claim: str
     parts: tuple[Part, ...]
     judge: Callable[[Tables], Verdict]
+    absent: str = ""
 
     def verdict(self, tables: Tables) -> Verdict:
         """`judge`, or "not measured" where figures that it needs were not made.
@@ -131,7 +133,8 @@ class Section:
         Where `judge` itself fails the claim is "failed": that must not cost the other sections.
         """
         missing = [part.name for part in self.parts if part.name not in tables]
-        unknown = Verdict("not measured", f"Not made in this run: {', '.join(missing)}.")
+        why = self.absent or f"Not made in this run: {', '.join(missing)}."
+        unknown = Verdict("not measured", why)
         if not tables:
             return unknown
         try:

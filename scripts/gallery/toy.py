@@ -174,8 +174,9 @@ def _spiral(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _margin(weights: list[tuple[Array, Array]], x: Array | np.ndarray) -> Array:
     """(...) the logit of class 1 at (..., 2)."""
-    values = jnp.asarray(x)
+    values = jnp.asarray(x, jnp.float32)
     for i, (matrix, bias) in enumerate(weights):
+        bias = jnp.expand_dims(bias, range(values.ndim - 1))
         values = (jax.nn.relu(values) if i else values) @ matrix + bias
     return values[..., 0]
 
@@ -186,7 +187,7 @@ def _fitted(
 ) -> list[tuple[Array, Array]]:
     sizes = (2, hidden, hidden, 1)
     weights = [
-        (jax.random.normal(k, (a, b)) * (2 / a) ** 0.5, jnp.zeros(b))
+        (jax.random.normal(k, (a, b), jnp.float32) * (2 / a) ** 0.5, jnp.zeros(b, jnp.float32))
         for k, a, b in zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
     ]
     adam = optax.adam(0.01)

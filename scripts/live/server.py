@@ -56,8 +56,8 @@ class View(NamedTuple):
       maps: (h, w, channels), the layer's activations; (1, 1, channels) for a dense layer.
       gradient: (H, W, C), signed: the gradient of ½‖a‖² with respect to the frame, where a are the
         channel's activations, all places together.
-      deconvnet: the same way back through rectified gradients; None for a model that applies its
-        own ReLUs.
+      deconvnet: the same way back through rectified gradients; None for a model
+        without any.
     """
 
     probabilities: Array

@@ -647,6 +647,53 @@ def attack_apgd_dlr() -> Arrays:
 
 
 @entry
+def attack_apgd_l1() -> Arrays:
+    return attacked(attacks.apgd, norm="l1", eps=12.0, steps=6)
+
+
+@entry
+def attack_square_l1() -> Arrays:
+    return attacked(attacks.square, norm="l1", eps=12.0, steps=20)
+
+
+@entry
+def attack_fab() -> Arrays:
+    return attacked(attacks.fab, eps=0.2, steps=4, restarts=2)
+
+
+@entry
+def attack_fab_targeted() -> Arrays:
+    return aimed(attacks.fab, norm="l2", steps=4)
+
+
+@entry
+def attack_fmn() -> Arrays:
+    return attacked(attacks.fmn, norm="linf", steps=6)
+
+
+@entry
+def attack_ddn() -> Arrays:
+    return attacked(attacks.ddn, steps=6)
+
+
+@entry
+def attack_mi_fgsm() -> Arrays:
+    return attacked(attacks.mi_fgsm, eps=0.2, steps=4, diversity=0.5)
+
+
+@entry
+def attack_hop_skip_jump() -> Arrays:
+    return attacked(attacks.hop_skip_jump, start=1 - BARS, steps=40)
+
+
+@entry
+def certificates() -> Arrays:
+    labels = own_class(digits(), BARS)
+    found = attacks.certify(digits(), BARS, labels, sigma=0.25, samples=64, selection=8, **QUIET)
+    return fields(found, "radii", "predictions", "counts")
+
+
+@entry
 def attack_deepfool() -> Arrays:
     return attacked(attacks.deepfool, steps=5)
 
@@ -772,12 +819,12 @@ def attribution_input_x_gradient() -> Arrays:
 
 @entry
 def attribution_integrated_gradients() -> Arrays:
-    return attributed(attribution.integrated_gradients, "gap", steps=8, baseline=0.1)
+    return attributed(attribution.integrated_gradients, "gap", steps=8, baseline=0.1, tol=None)
 
 
 @entry
 def attribution_integrated_midpoint() -> Arrays:
-    return attributed(attribution.integrated_gradients, "gap", steps=5, rule="midpoint")
+    return attributed(attribution.integrated_gradients, "gap", steps=5, rule="midpoint", tol=None)
 
 
 @entry
@@ -788,6 +835,46 @@ def attribution_smoothgrad() -> Arrays:
 @entry
 def attribution_vargrad() -> Arrays:
     return attributed(attribution.vargrad, samples=5)
+
+
+@entry
+def attribution_expected_gradients() -> Arrays:
+    return attributed(attribution.expected_gradients, "gap", data=BARS[::-1], samples=4)
+
+
+@entry
+def attribution_guided_path() -> Arrays:
+    return attributed(attribution.guided_integrated_gradients, "gap", steps=6)
+
+
+@entry
+def attribution_blur_path() -> Arrays:
+    return attributed(attribution.blur_integrated_gradients, "gap", steps=6)
+
+
+@entry
+def attribution_deep_lift() -> Arrays:
+    return attributed(attribution.deep_lift, "gap", rule="reveal_cancel", baseline=0.1)
+
+
+@entry
+def attribution_full_gradient() -> Arrays:
+    return attributed(attribution.full_gradient, "gap")
+
+
+@entry
+def attribution_lrp() -> Arrays:
+    return attributed(attribution.lrp, "gap", "sums", composite="epsilon_gamma_box")
+
+
+@entry
+def attribution_layer_cam() -> Arrays:
+    return attributed(attribution.layer_cam, layer=["pool1", "pool2"], signed=True)
+
+
+@entry
+def attribution_kernel_shap() -> Arrays:
+    return attributed(attribution.kernel_shap, "values", "gap", players=7, samples=64)
 
 
 @entry
@@ -861,10 +948,10 @@ def attribution_shapley_tolerance() -> Arrays:
 
 @entry
 def attribution_shapley_game() -> Arrays:
-    weights = jnp.arange(1, 6) / 5.0
+    weights = jnp.arange(1, 6, dtype=jnp.float32)[None] / 5.0
 
     def game(present: jax.Array) -> jax.Array:
-        return jnp.square((present * weights).sum(-1)) + 2 * present.all(-1)
+        return jnp.square((present * weights).sum(-1)) + 2.0 * present.all(-1)
 
     exact = attribution.shapley(game, players=5, **QUIET)
     drawn = attribution.shapley_sampling(game, players=5, permutations=16, **QUIET)
@@ -1057,10 +1144,10 @@ def joined_inputs() -> Arrays:
 
     def apply(params: Any, inputs: Any, *, tap: Any, relu: Any) -> tuple[jax.Array, jax.Array]:
         signal, volume = inputs
-        heard = tap("heard", signal * params["slope"])
+        heard = tap("heard", signal * params["slope"][None])
         return heard.sum((1, 2))[:, None], -jnp.square(volume - 0.25).sum((2, 3, 4))
 
-    params = {"slope": np.sin(np.arange(7) + 0.5).reshape(7, 1)}
+    params = {"slope": np.sin(np.arange(7) + 0.5).reshape(7, 1).astype(np.float32)}
     joined = join_inputs(apply, params, [(7, 1), (2, 3, 4, 2)], ranges=[(-1, 1), (0, 1)])
     found = rvis.visualize(
         joined,

@@ -14,13 +14,38 @@ def test_each_entry_has_its_values():
     assert sorted(TABLE) == sorted(EXPECTED)
 
 
+STRICT = frozenset(
+    """activation_grid attack_apgd attack_apgd_l1 attack_carlini_wagner attack_ddn attack_deepfool
+    attack_fab attack_fool attack_hop_skip_jump attack_lbfgs attack_mi_fgsm attack_pgd_l2
+    attack_square attack_square_l1 attribution_blur_path attribution_deep_lift
+    attribution_expected_gradients attribution_full_gradient attribution_grad_cam_plus
+    attribution_guided_path attribution_integrated_gradients attribution_kernel_shap attribution_lrp
+    attribution_occlusion attribution_rise attribution_shapley_sampling attribution_smoothgrad
+    certificates clip_encode clip_invert deconv_plates deepdream evaluate evolve_cppn evolve_direct
+    faithfulness groups invert joined_inputs manifold_linear_shift match metrics_curves
+    metrics_trust record robustness smooth_pools style_transfer sweep_layer synthesis_generate
+    train_robust verify visualize_composed visualize_diverse visualize_maco visualize_regularized
+    visualize_rgba""".split()
+)
+"""What the run under JAX's strict settings tries: each function once."""
+
+
+def test_the_strict_ones_are_in_the_table():
+    assert STRICT <= set(TABLE)
+
+
 @pytest.mark.parametrize("name", TABLE)
-def test_returns_what_it_did(name):
+def test_returns_what_it_did(name, request):
+    strict = request.config.option.strict_jax
+    if strict and name not in STRICT:
+        pytest.skip("another entry of the function runs strictly")
+    # Where optax counts with 64 bits it rounds otherwise, which Adam enlarges.
+    room = 50 if strict else 1
     call, expected = TABLE[name], EXPECTED[name]
     found = call.run()
     assert list(found) == list(expected)
     wrong = {
-        key: kept.differences(array, expected[key], call.rtol, call.atol)
+        key: kept.differences(array, expected[key], room * call.rtol, room * call.atol)
         for key, array in found.items()
     }
     lines = [f"{name}: {key}: {line}" for key, all_lines in wrong.items() for line in all_lines]

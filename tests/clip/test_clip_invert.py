@@ -168,8 +168,8 @@ def test_augmented_copies():
     [
         ({"texts": []}, ValueError, "texts"),
         ({"texts": "green"}, ValueError, "texts: .*green"),
-        ({"clip": 3}, TypeError, "clip: a CLIP"),
-        ({"clip": "scenes"}, TypeError, "clip: a CLIP"),
+        ({"clip": 3}, TypeError, "clip: an rvis.clip.CLIP"),
+        ({"clip": "scenes"}, TypeError, "clip: an rvis.clip.CLIP"),
         ({"clip": ()}, TypeError, "clip: a CLIP"),
         ({"templates": ()}, ValueError, "templates"),
         ({"negative": 3}, TypeError, "negative"),

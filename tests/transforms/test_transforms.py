@@ -270,14 +270,14 @@ def test_a_rebuilt_chain_does_not_retrace():
 @pytest.mark.parametrize(
     ("preset", "size", "pixels"),
     [
-        (transforms.lucid, 224, [12, 8, 4]),
+        (transforms.lucid, 224, [21, 14, 7]),
         (transforms.lucid, 128, [12, 8, 4]),
         (transforms.lucid, 64, [6, 4, 2]),
         (transforms.lucid, 32, [3, 2, 1]),
         (transforms.lucid, 28, [3, 2, 1]),
     ],
 )
-def test_presets_shrink_with_the_image(preset, size, pixels):
+def test_presets_grow_with_the_image(preset, size, pixels):
     assert [move.pixels for move in preset(size) if hasattr(move, "pixels")] == pixels
 
 
@@ -381,6 +381,7 @@ def test_macos_numbers():
         ),
         (lambda: Noise(float("nan")), ValueError, "sd: .*nan"),
         (lambda: transforms.lucid(0), ValueError, "size: at least 1.*0"),
+        (lambda: transforms.lucid(8, patch=0), ValueError, "patch: at least 1.*0"),
         (
             lambda: transforms.apply(Jitter(1), 0, image(1, 4, 4, 3)),
             TypeError,
@@ -408,3 +409,11 @@ def test_macos_numbers():
 def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("patch", [1, 8, 14, 16, 32])
+@pytest.mark.parametrize("size", [32, 224])
+def test_a_grid_of_patches_falls_on_every_place(size, patch):
+    plain, chain = transforms.lucid(size), transforms.lucid(size, patch=patch)
+    assert chain[1].options >= patch
+    assert chain == (plain if plain[1].options >= patch else (plain[0], chain[1], *plain[2:]))

@@ -93,8 +93,8 @@ def test_a_dense_layer_has_a_map_too():
 
 
 def drawn_grid(**given):
-    options = {"photo": PHOTO, "layer": "relu", **QUICK, **given}
-    return activation_grid(MODEL, options.pop("photo"), options.pop("layer"), **options)
+    options = {"images": PHOTO, "layer": "relu", **QUICK, **given}
+    return activation_grid(MODEL, options.pop("images"), options.pop("layer"), **options)
 
 
 def drawn_atlas(**given):
@@ -106,8 +106,8 @@ def drawn_atlas(**given):
 @pytest.mark.parametrize(
     ("call", "given", "error", "message"),
     [
-        (drawn_grid, {"photo": np.stack([PHOTO] * 2)}, ValueError, "photo: one was expected"),
-        (drawn_grid, {"photo": 255 * PHOTO}, ValueError, "photo: values in"),
+        (drawn_grid, {"images": np.stack([PHOTO] * 2)}, ValueError, "images: one was expected"),
+        (drawn_grid, {"images": 255 * PHOTO}, ValueError, "images: values in"),
         (drawn_grid, {"layer": "rleu"}, ValueError, "layer: unknown 'rleu'"),
         (drawn_grid, {"layer": "pool"}, ValueError, "layer: one with places was expected"),
         (drawn_grid, {"facets": 2}, ValueError, "facets: 1 was expected"),

@@ -12,8 +12,11 @@ import optax
 import pytest
 
 import rvis
-from rvis import engine, images, objectives, optimizers, regularizers, transforms
+from rvis import engine, images, objectives, optimizers, regularizers, struct, transforms
+from rvis.analysis import receptive
 from rvis.engine import programs
+from rvis.models import architectures
+from rvis.visualization.plan import make_plan
 from tests import toys
 
 MODEL = toys.pointwise()
@@ -408,6 +411,20 @@ def test_the_transparency_of_maco_is_where_the_gradient_was():
     assert result.alpha.min() == 0 and result.alpha.shape == (6, 8)
 
 
+@pytest.mark.parametrize("layer", ["conv1", "relu1", "pool1", "conv2", "relu2"])
+def test_a_layer_is_reached_without_those_after_it(layer):
+    """An image of the field's size is too small for the network's last layers."""
+    alexnet = toys.outline("alexnet")
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), alexnet.params)
+    small = struct.replace(alexnet, params=zeros)
+    size = receptive.receptive_field(small, layer).size
+    assert max(size) < 64
+    found = rvis.visualize(
+        small, objectives.neuron(layer, 0), size="receptive_field", steps=1, progress=False
+    )
+    assert found.images.shape == (*size, 3)
+
+
 def test_a_receptive_field_is_the_size_of_the_picture():
     model = rvis.load("mnist_cnn", weights="random")
     result = draw(
@@ -505,3 +522,30 @@ def test_an_error_in_a_callback_is_its_callers():
 def test_callbacks_that_cannot_be_are_refused(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         draw(THREE, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "decay", "rate"),
+    [
+        ({"size": 159}, 1.0, 0.05),
+        ({"size": 160}, 1.5, 1.28 / 512),
+        ({"size": (300, 159)}, 1.0, 0.05),
+        ({"image": images.Fourier((200, 200, 3))}, 1.0, 0.05),
+        ({"image": images.Fourier((20, 20, 3), decay=1.5), "steps": 128}, 1.5, 0.01),
+        ({"size": 160, "steps": 10}, 1.5, 0.05),
+    ],
+)
+def test_large_pictures_have_steeper_spectra_and_smaller_steps(options, decay, rate):
+    planned = make_plan(MODEL, ("relu",), **options).algorithm
+    assert planned.image.decay == decay
+    assert planned.optimizer == optimizers.adam(rate)
+
+
+def test_the_views_of_a_vision_transformer_reach_over_half_a_patch():
+    small = {"width": 8, "depth": 1, "heads": 1, "image": 64}
+    model = architectures.build(
+        "vit_base_patch32_224", config=small, weights="random", input_shape=(64, 64, 3)
+    )
+    assert make_plan(model, ("norm",)).algorithm.views == transforms.lucid(64, patch=32)
+    given = make_plan(model, ("norm",), transforms=transforms.lucid(64)).algorithm
+    assert given.views == transforms.lucid(64)

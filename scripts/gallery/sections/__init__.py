@@ -18,6 +18,7 @@ from scripts.gallery.sections import (
     noise,
     objectives,
     patches,
+    real,
     regularization,
     robust,
     style,
@@ -27,6 +28,7 @@ from scripts.gallery.sections import (
 SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
     for module in (
+        real,
         noise,
         fields,
         depth,

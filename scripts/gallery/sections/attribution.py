@@ -74,7 +74,7 @@ def _methods(steps: int, every: int) -> list[list[Attribution]]:
     return [
         [
             attribution.gradient(model, x, y),
-            attribution.integrated_gradients(model, x, y, steps=steps),
+            attribution.integrated_gradients(model, x, y, steps=steps, tol=None),
             attribution.smoothgrad(model, x, y, samples=steps),
             attribution.guided_backprop(model, x, y),
             attribution.grad_cam(model, x, y),

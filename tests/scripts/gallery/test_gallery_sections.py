@@ -7,14 +7,18 @@ import pathlib
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import rvis
+from rvis.models.weights import convert
 from scripts import gallery
-from scripts.gallery import measures, samples
+from scripts.gallery import __main__ as command
+from scripts.gallery import measures, networks, samples
 from scripts.gallery.base import PRELUDE, SIZES
+from scripts.gallery.sections import real
 
-README = pathlib.Path(__file__).parents[3] / "README.md"
+GUIDES = pathlib.Path(__file__).parents[3] / "scripts" / "docs" / "pages"
 
 PARTS = [
     pytest.param(part, id=f"{section.name}-{part.name}")
@@ -23,7 +27,7 @@ PARTS = [
 ]
 
 ORDER = (
-    "noise fields depth objectives regularization diversity dream patches neighbours inversion "
+    "real noise fields depth objectives regularization diversity dream patches neighbours inversion "
     "clip style attribution groups fooling evolution manifold matching robust synthesis"
 ).split()
 
@@ -91,11 +95,12 @@ plotting.films.film plotting.reports.layer_page
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_function_is_shown_in_a_section_or_a_recipe(name):
+def test_every_public_function_is_shown_in_a_section_or_a_guide(name):
     found = rvis
     for part in name.split("."):
         found = getattr(found, part)
-    shown = README.read_text() + "".join(part.values[0].code("default") for part in PARTS)
+    guides = "".join(page.read_text(encoding="utf-8") for page in GUIDES.rglob("*.md"))
+    shown = guides + "".join(part.values[0].code("default") for part in PARTS)
     assert re.search(rf"\b{name.rsplit('.')[-1]}\b\(?", shown)
 
 
@@ -130,3 +135,84 @@ def test_energy_above_a_quarter_cycle_is_fine():
     for period, share in ((16, 0.0), (2, 1.0)):
         wave = np.broadcast_to(np.cos(2 * np.pi * x / period)[None, :, None], (1, 32, 32, 1))
         assert measures.fine(wave) == pytest.approx(share, abs=1e-9)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two pictures in a folder, and beside it one with files of weights, which nothing reads."""
+    for folder in ("photographs", "networks"):
+        (tmp_path / folder).mkdir()
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        picture = PIL.Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8))
+        picture.save(tmp_path / "photographs" / f"{name}.png")
+    for name in ("resnet18.safetensors", "vgg16_trunk.pth", "resnet.txt", "notes.safetensors"):
+        (tmp_path / "networks" / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The 64-pixel network in the place of all real ones."""
+    monkeypatch.setattr(networks, "load", lambda name: rvis.load("tiny_resnet"))
+    monkeypatch.setattr(networks, "CLASSES", ("goldfish", "monarch"))
+
+
+def test_the_parts_of_real_networks_draw_and_measure(photographs, tiny):
+    folder = str(photographs / "photographs")
+    first, seen, dream = real.section(photos=folder).parts
+    made = {
+        "first": first.tell(first.draw(networks.CLASSES, {"alexnet layer3": (1,)}, steps=20)),
+        "photographs": seen.tell(seen.draw(folder, target="goldfish", radius=8.0, steps=10)),
+    }
+    rows = made["first"].table
+    assert list(rows) == [f"efficientnet_lite0 {n}" for n in networks.CLASSES] + [
+        "alexnet layer3:1"
+    ]
+    assert rows["efficientnet_lite0 goldfish"]["probability"] > 0.5
+    assert all(0 <= row["share of 51 photographs below"] <= 1 for row in rows.values())
+    for row in made["photographs"].table.values():
+        assert row["target after"] > row["target before"]
+        assert 1 < row["largest change / 255"] < 8.01
+    told = real.SECTION.judge({name: outcome.table for name, outcome in made.items()})
+    assert told.text.count("of 2") == 2
+    dreams = dream.tell(dream.draw(folder, layers=["alexnet layer3"], octaves=2))
+    assert dreams.table["alexnet layer3"]["squared activation, times that of the photograph"] > 1
+
+
+def test_networks_of_a_folder_are_parts_of_their_own(photographs, tiny):
+    section = real.section(folder=str(photographs / "networks"), installed=False)
+    assert [part.name for part in section.parts] == ["resnet18", "vgg16_trunk"]
+    part = section.parts[0]
+    path = part.arguments("quick")["path"]
+    assert path.endswith("resnet18.safetensors")
+    outcome = part.tell(part.draw(path, networks.CLASSES, units=1, steps=1))
+    assert len(outcome.table) == 3 and "resnet18 goldfish" in outcome.table
+    assert section.verdict({part.name: outcome.table}).holds == "not measured"
+
+
+def test_a_file_named_as_its_architecture_is_loaded(tmp_path):
+    model = rvis.load("mnist_cnn", weights="random")
+    convert.save(tmp_path / "mnist_cnn.safetensors", model, {})
+    networks.load.cache_clear()
+    found = networks.load(str(tmp_path / "mnist_cnn.safetensors"))
+    np.testing.assert_array_equal(found(np.ones((1, 28, 28, 1))), model(np.ones((1, 28, 28, 1))))
+
+
+def test_without_the_extra_one_line_says_what_it_adds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "installed", lambda: False)
+    assert command.main(["--quick", "--only", "real", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"gallery: {networks.WITHOUT}\n"
+    page = (tmp_path / "index.html").read_text()
+    assert "Not made: the extra imagenet adds" in page and not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("flag", ["--photos", "--networks"])
+def test_a_folder_without_any_is_named(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "installed", lambda: True)
+    assert command.main([flag, str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert flag in capsys.readouterr().err
+
+
+def test_the_middle_is_the_last_layer_of_fourteen_places():
+    assert networks.middle(rvis.load("googlenet_bvlc", weights="random")) == "inception4e"
