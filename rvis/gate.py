@@ -27,7 +27,7 @@ def _functions(argument: str, value: Any) -> None:
         raise TypeError(f"{argument}: a list of them was expected, given {value!r}")
     for each in value if isinstance(value, (list, tuple)) else ():
         if each is None or isinstance(each, (str, bytes, int, float, np.ndarray)):
-            raise TypeError(f"{argument}: what rvis.{argument} has was expected, given {each!r}")
+            raise TypeError(f"{argument}: a list of them was expected, given {each!r} in it")
 
 
 def _dataset(argument: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from rvis.attribution import stream
 from rvis.attribution.cam import AtLayers, default_layer, merged
 from rvis.attribution.result import Attribution
 from rvis.files import PathLike
-from rvis.types import Array, ArrayLike, Model, Relu, Tap
+from rvis.types import Array, ArrayLike, Model, Relu, Tap, as_key
 
 
 @struct.dataclass
@@ -162,7 +162,7 @@ def _by_channel(
     if method == "score_cam":
         sampler, own = _Masked(channels), (a, one_baseline(baseline, question.images))
         about["baseline"] = baseline
-    run |= {"samples": channels, "key": jax.random.key(0), "own": own, "label": method}
+    run |= {"samples": channels, "key": as_key(0), "own": own, "label": method}
     by_channel = stream.mean(sampler, question, **run).astype(np.float64)
     if method == "score_cam":
         high = np.exp(by_channel - by_channel.max(1, keepdims=True))

@@ -34,7 +34,7 @@ from rvis.attribution.result import Attribution
 from rvis.attribution.stream import Callback, answer
 from rvis.files import PathLike
 from rvis.models import interpret
-from rvis.types import Array, ArrayLike, Model
+from rvis.types import Array, ArrayLike, Model, as_key
 
 _POOLS = frozenset(("rvis_max_pool", "reduce_window_max", "reduce_max", "reduce_min"))
 
@@ -294,7 +294,7 @@ def deep_lift(
         _Lifted(rule == "reveal_cancel"),
         question,
         samples=starts.shape[1],
-        key=jax.random.key(0),
+        key=as_key(0),
         own=starts,
         chunk=chunk,
         checkpoint=checkpoint,

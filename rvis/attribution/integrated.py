@@ -16,7 +16,7 @@ from rvis.attribution.stream import Callback, answer
 from rvis.engine import policy
 from rvis.files import PathLike
 from rvis.objectives import Objective
-from rvis.types import Array, ArrayLike, Model, PyTree, on_device
+from rvis.types import Array, ArrayLike, Model, PyTree, as_key, on_device
 
 
 @struct.dataclass
@@ -122,13 +122,13 @@ def _refined(
     block = policy.samples_for(question.pixels, steps)
     blocks = sum(-(-steps * starts.shape[1] * 3**level // block) for level in range(_LEVELS + 1))
     found = engine.run(
-        _Refining(jnp.int32(steps), jnp.float32(tolerance), block),
+        _Refining(on_device(steps, jnp.int32), on_device(tolerance, jnp.float32), block),
         question.model,
         jax.tree.map(
             lambda leaf: np.asarray(leaf)[some],
             Line(question.objective, question.images, starts, rise.astype(np.float32)),
         ),
-        jnp.broadcast_to(jax.random.key(0), (len(some),)),
+        jnp.broadcast_to(as_key(0), (len(some),)),
         starts=maps[some],
         steps=blocks,
         pixels=question.pixels * block,
@@ -211,7 +211,7 @@ def integrated_gradients(
         Along(on_device(nodes), on_device(weights), on_device(steps, jnp.int32)),
         question,
         samples=steps * starts.shape[1],
-        key=jax.random.key(0),
+        key=as_key(0),
         own=starts,
         chunk=chunk,
         checkpoint=checkpoint,

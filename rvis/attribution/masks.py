@@ -176,7 +176,7 @@ def occlusion(
             for side, wide, step in zip(sides, windows, steps, strict=True)
         )
         samples = rows * columns
-        at = (jnp.asarray(windows, jnp.int32), jnp.asarray(steps, jnp.int32))
+        at = (on_device(windows, jnp.int32), on_device(steps, jnp.int32))
         sampler = Windows(*at, on_device(columns, jnp.int32))
         about |= {"window": windows, "stride": steps}
     else:
@@ -188,7 +188,7 @@ def occlusion(
         sampler,
         question,
         samples=samples,
-        key=jax.random.key(0),
+        key=as_key(0),
         own=hidden,
         maps=lambda moments: scores[:, None, None] - moments.mean,
         chunk=chunk,
