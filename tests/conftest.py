@@ -8,6 +8,8 @@ import pathlib
 import jax
 import pytest
 
+collect_ignore = ["golden/attribution/record_maps.py"]  # which needs PyTorch
+
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 # A cold run compiles more than it computes. LLVM's optimizations are half of that, XLA's MLIR

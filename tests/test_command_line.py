@@ -8,7 +8,7 @@ import pytest
 
 import rvis
 from rvis import __main__ as command_line
-from tests.scripts.docs import small
+from tests.scripts.docs import reduced as small
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from rvis.analysis import metrics
 from rvis.analysis.metrics.removal import _filled
 from rvis.analysis.metrics.subsets import _Without
 from tests import toys
-from tests.attribution.networks import MODELS
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS
+from tests.golden.attribution import seeded_networks as golden
 
 QUIET = {"progress": False}
 MODEL = MODELS["plain"]

@@ -10,8 +10,8 @@ import pytest
 import rvis
 from rvis import attribution
 from rvis.models.families.vit import ViT
-from tests.attribution.networks import MODELS
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS
+from tests.golden.attribution import seeded_networks as golden
 
 QUIET = {"progress": False}
 MODULE = ViT(patch=4, width=8, depth=2, heads=2, image=12, classes=3)

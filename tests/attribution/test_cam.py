@@ -10,8 +10,8 @@ import pytest
 import rvis
 from rvis import attribution, objectives
 from tests import toys
-from tests.attribution import networks
-from tests.golden.attribution import networks as golden
+from tests.attribution import explained as networks
+from tests.golden.attribution import seeded_networks as golden
 
 MODEL = toys.pointwise()
 IMAGES = np.random.default_rng(3).random((3, *MODEL.input_shape), np.float32)

@@ -12,8 +12,8 @@ import pytest
 import rvis
 from rvis import attribution
 from rvis.types import identity
-from tests.attribution.networks import MODELS, variant
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS, variant
+from tests.golden.attribution import seeded_networks as golden
 
 QUIET = {"progress": False}
 with np.load(pathlib.Path(__file__).parents[1] / "golden" / "attribution" / "maps.npz") as file:

@@ -16,8 +16,8 @@ from rvis.attribution import lrp
 from rvis.attribution.rules import Composite
 from rvis.types import identity
 from tests import toys
-from tests.attribution.networks import MODELS
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS
+from tests.golden.attribution import seeded_networks as golden
 
 FILE = pathlib.Path(__file__).parents[1] / "golden" / "attribution" / "maps.npz"
 with np.load(FILE) as file:

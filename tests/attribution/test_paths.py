@@ -13,8 +13,8 @@ import rvis
 from rvis import attribution
 from rvis.attribution.paths import blurred
 from tests import toys
-from tests.attribution.networks import MODELS
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS
+from tests.golden.attribution import seeded_networks as golden
 
 QUIET = {"progress": False}
 RNG = np.random.default_rng(0)

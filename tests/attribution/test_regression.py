@@ -12,8 +12,8 @@ from rvis import attribution
 from rvis.attribution.coalitions import make_plan
 from rvis.attribution.shapley import _levels
 from tests import toys
-from tests.attribution.networks import MODELS
-from tests.golden.attribution import networks as golden
+from tests.attribution.explained import MODELS
+from tests.golden.attribution import seeded_networks as golden
 
 QUIET = {"progress": False}
 RNG = np.random.default_rng(0)

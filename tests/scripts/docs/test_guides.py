@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import rvis
-from tests.scripts.docs import small
+from tests.scripts.docs import reduced as small
 
 PAGES = small.ROOT / "scripts" / "docs" / "pages"
 WITH_CODE = sorted(

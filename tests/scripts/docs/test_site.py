@@ -9,7 +9,7 @@ import pytest
 
 import rvis
 from scripts.docs import api, evidence, notebooks, sources
-from tests.scripts.docs import small
+from tests.scripts.docs import reduced as small
 
 DOCS = small.ROOT / "scripts" / "docs"
 PAGES = DOCS / "pages"

@@ -1,6 +1,6 @@
 """Records what Zennit, pytorch-grad-cam and captum say of the two small networks.
 
-Command: python tests/golden/attribution/record.py
+Command: python tests/golden/attribution/record_maps.py
 It needs torch, zennit, grad-cam and captum, which no test does. It writes `maps.npz` beside it:
 images (n, H, W, C) in every array, relevance at the normalised pixels.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import networks as golden
+import seeded_networks as golden
 
 torch.set_num_threads(1)
 

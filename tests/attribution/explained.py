@@ -10,7 +10,7 @@ from jax import lax
 
 import rvis
 from rvis.types import identity
-from tests.golden.attribution import networks as golden
+from tests.golden.attribution import seeded_networks as golden
 
 LAYOUT = ("NHWC", "OIHW", "NHWC")
 
