@@ -50,9 +50,11 @@ SLOW = frozenset(
 """Tests of seconds each, of methods that faster tests watch too; `--slow` runs them with the rest."""
 
 
+_WHOLE = "RVIS_TESTS_WHOLE"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if whole and not config.option.slow:
+    if os.environ.get(_WHOLE) == "yes" and not config.option.slow:
         left_out = [item for item in items if item.nodeid in SLOW]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.nodeid not in SLOW]
@@ -65,6 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Forgetful())
+    if not hasattr(config, "workerinput"):  # workers are told, and inherit it
+        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        os.environ[_WHOLE] = "yes" if whole else "no"
     for name, value in STRICT.items() if config.option.strict_jax else ():
         jax.config.update(name, value)
     # Files in their order: the small ones, rvis's examples, come last and fill both workers evenly.
