@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def run(folder: Path, tests: Sequence[str], limit: float | None = LONGEST) -> di
         for kind in ("failure", "error"):
             if (bad := case.find(kind)) is not None:
                 message = " ".join(bad.get("message", "").split())[:200]
+                message = re.sub(r"/\S*/", "", message)  # of folders that are gone
                 noticed = kind == "failure" and message.startswith(NOTICED)
                 outcome = "killed" if noticed else "error"
                 return {"outcome": outcome, "by": case.get("name", ""), "message": message}
