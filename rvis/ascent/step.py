@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from rvis import post_step, struct, transforms
+from rvis.ascent.tiles import Tiles
 from rvis.images import Parameterization
 from rvis.models import taps
 from rvis.objectives import Objective
@@ -129,8 +129,7 @@ class Ascent:
         later, unless it is 0, only after two steps of the same score.
       post_step: maps of the image after the step, see `rvis.post_step`; what they change is encoded
         anew.
-      tile: side of the tiles by which the model sees the image, so that memory does not grow with
-        it; each tile is scored by itself. None for the whole image at once.
+      tiles: by which the model sees the image, without penalties and views; None for all at once.
       saliency: whether to add up |∂energy/∂image|, which `images` then gives as transparency.
       best: whether `images` gives the group that had the highest energy of all before a step,
         instead of the last, whose energy is unknown.
@@ -142,7 +141,7 @@ class Ascent:
     facets: int = struct.static(default=1)
     redirect_relu: int = struct.static(default=0)
     post_step: tuple[PostStep, ...] = ()
-    tile: int | None = struct.static(default=None)
+    tiles: Tiles | None = None
     saliency: bool = struct.static(default=False)
     best: bool = struct.static(default=False)
 
@@ -180,7 +179,7 @@ class Ascent:
         if recent is not None:
             redirect = (state.step < self.redirect_relu) | (recent[0] == recent[1])
         pictures, pull = jax.vjp(self.decoded, state.position)
-        climb = self._whole if self.tile is None else self._tiled
+        climb = self._whole if self.tiles is None else self._tiled
         at_picture, score = climb(pictures, key, model, problem, redirect)
         (gradient,) = pull(at_picture)
         position, optimizer = self.optimizer.update(gradient, state.optimizer, state.position)
@@ -226,30 +225,12 @@ class Ascent:
     def _tiled(
         self, pictures: Array, key: Array, model: Model, problem: Problem, redirect: Array | None
     ) -> tuple[Array, tuple[Array, Array]]:
-        """`_whole` tile by tile; where tiles overlap, the mean of theirs counts."""
-        assert self.tile is not None
-        seen, pull = jax.vjp(lambda images: transforms.apply(self.views, key, images), pictures)
-        facets, height, width, channels = seen.shape
-        rows, tall, over_y = _tiling(height, self.tile)
-        columns, wide, over_x = _tiling(width, self.tile)
-        corners = jnp.asarray([(y, x) for y in rows for x in columns])
-        shape = (facets, tall, wide, channels)
-
-        def body(total: Array, corner: Array) -> tuple[Array, Array]:
-            place = (0, corner[0], corner[1], 0)
-            score, gradient = jax.value_and_grad(_score)(
-                lax.dynamic_slice(seen, place, shape), model, problem, redirect
-            )
-            sums = lax.dynamic_slice(total, place, shape) + gradient
-            return lax.dynamic_update_slice(total, sums, place), score
-
-        total, scores = lax.scan(body, jnp.zeros_like(seen), corners)
-        (gradient,) = pull(total / (over_y[:, None, None] * over_x[:, None]))
-        score = scores.mean()
-        cost, slope = jax.value_and_grad(
-            lambda images: sum((penalty(images) for penalty in problem.penalties), jnp.float32(0))
-        )(pictures)
-        return gradient - slope, (score, score - cost)
+        """`_whole` tile by tile."""
+        assert self.tiles is not None
+        score, gradient = self.tiles.climb(
+            pictures, key, lambda seen: _score(seen, model, problem, redirect)
+        )
+        return gradient, (score, score)
 
     def _mapped(self, step: Array, position: PyTree, gradient: Array) -> PyTree:
         before = self.decoded(position)
@@ -276,16 +257,6 @@ class Ascent:
         most = jnp.where(most > 0, most, state.saliency.max((1, 2), keepdims=True))
         alpha = jnp.minimum(state.saliency, most) / jnp.where(most > 0, most, 1)
         return jnp.concatenate([pictures, alpha[..., None]], -1)
-
-
-def _tiling(size: int, tile: int) -> tuple[np.ndarray, int, np.ndarray]:
-    """Where tiles start along an axis, their side, and how many of them cover each pixel."""
-    side = min(size, tile)
-    starts = np.linspace(0, size - side, -(-size // side)).round().astype(np.int32)
-    cover = np.zeros(size, np.float32)
-    for start in starts:
-        cover[start : start + side] += 1
-    return starts, side, cover
 
 
 def watcher(

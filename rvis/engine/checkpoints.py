@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,6 @@ import numpy as np
 from rvis import files
 from rvis.engine.identity import fingerprint
 from rvis.types import PyTree
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def is_key(leaf: Any) -> bool:
@@ -78,7 +73,7 @@ def _put(path: str | Path, card: dict[str, Any], arrays: dict[str, np.ndarray]) 
     stored = arrays | known
     card = {**card, "dtypes": dtypes}
     text = np.asarray(json.dumps({**card, "digest": fingerprint(json.dumps(card), stored)}))
-    with files.atomic(path) as temporary, open(temporary, "wb") as stream:
+    with files.atomic(path, "checkpoint") as temporary, open(temporary, "wb") as stream:
         np.savez(stream, card=text, **stored)  # type: ignore[arg-type]
 
 
@@ -135,8 +130,7 @@ class Folder:
     def __init__(self, place: str | Path, about: Any) -> None:
         """Takes the folder for this process, or refuses: it is in use, or `about` other work."""
         self._folder = files.as_path("checkpoint", place)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._folder)
+        self._lock = files.Lock(self._folder)
         self._about = fingerprint(about)
         self._left: list[Stored] = []
         self._files = 0
@@ -184,24 +178,9 @@ class Folder:
         (self._folder / "flight.npz").unlink(missing_ok=True)
         for number in range(self._files):
             self._finished(number).unlink(missing_ok=True)
-        self.close()
-        (self._folder / "lock").unlink(missing_ok=True)
+        self._lock.remove()
         with contextlib.suppress(OSError):
             self._folder.rmdir()
-
-
-def _locked(folder: Path) -> IO[str]:
-    stream = open(folder / "lock", "w")  # held as long as the run
-    try:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise ValueError(
-            f"checkpoint: {folder} is in use by another process; wait for it or choose another "
-            "place"
-        ) from None
-    return stream
 
 
 def _write(path: Path, examples: list[Stored], about: str, count: int) -> None:

@@ -49,6 +49,14 @@ class Policy(NamedTuple):
         """Examples that one program holds."""
         return self.width * self.rows * self.devices
 
+    @property
+    def apart(self) -> bool:
+        """Whether slots begin one after another, to the same bits.
+
+        XLA:CPU compiles the random numbers of several keys at once three times as long.
+        """
+        return self.mesh is None and self.slots <= 256 and jax.default_backend() == "cpu"
+
     def order(self) -> np.ndarray:
         """The slots in the order in which they are filled: every device gets its share."""
         index = np.arange(self.slots).reshape(self.devices, self.rows, self.width)

@@ -34,10 +34,14 @@ def _spread(mesh: Mesh | None, dealt: int, function: Callable[..., Any]) -> Call
     return spread
 
 
-@partial(jax.jit, static_argnames=("implementation",))
-def begin(algorithm: Algorithm, keys: Array, starts: PyTree, *, implementation: str) -> PyTree:
-    """The first states of all slots."""
+@partial(jax.jit, static_argnames=("implementation", "apart"))
+def begin(
+    algorithm: Algorithm, keys: Array, starts: PyTree, *, implementation: str, apart: bool = False
+) -> PyTree:
+    """The first states of all slots; `apart` for one after another, see `Policy`."""
     keys = jax.random.wrap_key_data(keys, impl=implementation)
+    if apart:
+        return lax.map(lambda each: algorithm.init(*each), (keys, starts))
     return jax.vmap(algorithm.init, (0, None if starts is None else 0))(keys, starts)
 
 
@@ -130,7 +134,8 @@ def advance(
 
             told = jax.tree.map(lambda leaf: jnp.zeros((len(keys), *leaf.shape), leaf.dtype), blank)
             start = jnp.zeros_like(steps), state, made, told, ended(state, made)
-            _, *slots = lax.while_loop(unfinished, body, start)
+            # A loop of one round would be compiled as a loop.
+            _, *slots = body(start) if piece == 1 else lax.while_loop(unfinished, body, start)
             return tuple(slots)  # type: ignore[return-value]
 
         groups = keys.shape[0] // width

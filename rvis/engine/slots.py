@@ -115,9 +115,9 @@ class Group:
         self.keys, self.problems, starts = self._placed(
             jax.tree.map(lambda leaf: leaf[rows], (work.keys.data, work.problems, work.starts))
         )
-        begun = programs.begin(
-            work.shared[0], self.keys, starts, implementation=work.keys.implementation
-        )
+        options: dict[str, Any] = {"implementation": work.keys.implementation}
+        options["apart"] = work.policy.apart
+        begun = programs.begin(work.shared[0], self.keys, starts, **options)
         if self.state is not None:
             new = self._placed(np.isin(np.arange(len(rows)), fresh))
             begun = programs.refill(new, begun, self.state)

@@ -42,18 +42,19 @@ def in_stages(
             carry = stage(carry, None)
         return carry
     folder = files.as_path("checkpoint", checkpoint)
-    digest = checkpoints.fingerprint(about, len(stages))
-    ended = [folder / f"stage{number}.npz" for number in range(len(stages))]
-    last = max((i for i, file in enumerate(ended) if file.exists()), default=-1)
-    if last >= 0:
-        carry = checkpoints.load(ended[last], None, fingerprint=digest)
-    for number in range(last + 1, len(stages)):
-        carry = stages[number](carry, folder / f"stage{number}")
-        checkpoints.save(ended[number], carry, fingerprint=digest)
-        if number:
-            ended[number - 1].unlink(missing_ok=True)
-    for file in ended:
-        file.unlink(missing_ok=True)
+    with files.alone(folder):
+        digest = checkpoints.fingerprint(about, len(stages))
+        ended = [folder / f"stage{number}.npz" for number in range(len(stages))]
+        last = max((i for i, file in enumerate(ended) if file.exists()), default=-1)
+        if last >= 0:
+            carry = checkpoints.load(ended[last], None, fingerprint=digest)
+        for number in range(last + 1, len(stages)):
+            carry = stages[number](carry, folder / f"stage{number}")
+            checkpoints.save(ended[number], carry, fingerprint=digest)
+            if number:
+                ended[number - 1].unlink(missing_ok=True)
+        for file in ended:
+            file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
     return carry

@@ -6,7 +6,7 @@ ValueError that names it; `encode` refuses an image of another shape so.
 
 from collections.abc import Callable, Mapping
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.images import statistics
 from rvis.images.base import Parameterization, Shape
 from rvis.images.cppn import CPPN
@@ -26,6 +26,7 @@ KINDS: Mapping[str, Callable[[Shape], Parameterization]] = {
 """The parameterizations by name."""
 
 
+@gate.public
 def named(kind: str, shape: Shape) -> Parameterization:
     """The parameterization of that name, with its defaults.
 

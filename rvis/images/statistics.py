@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rvis import checks, files
+from rvis import checks, files, gate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,9 +113,10 @@ class Statistics:
             np.savez_compressed(stream, **arrays)
 
 
+@gate.public
 def load(path: str | os.PathLike[str]) -> Statistics:
     """What `Statistics.save` wrote; spectra are kept to three digits (float16)."""
-    with open(files.as_path("path", path), "rb") as stream:
+    with files.opened(path) as stream:
         return _read(stream, str(path))
 
 
@@ -181,6 +182,7 @@ def get(
 _CHUNK = 512
 
 
+@gate.public
 def estimate(images: np.ndarray, *, name: str = "estimated") -> Statistics:
     """The mean colour, colour covariance and mean magnitude spectrum of a batch of images.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.transforms.moves import Jitter, Noise, Pad, RandomCrop, Rotate, Scale
 from rvis.transforms.views import Transform
 
 
+@gate.public
 def lucid(size: int, *, patch: int = 1) -> tuple[Transform, ...]:
     """lucid's default chain, for images of `size` pixels.
 
@@ -33,6 +34,7 @@ def lucid(size: int, *, patch: int = 1) -> tuple[Transform, ...]:
     )
 
 
+@gate.public
 def maco(size: int) -> tuple[Transform, ...]:
     """The views of MACO, for pictures some times larger than the `size` pixels a model is shown.
 

@@ -210,5 +210,4 @@ def _table(argument: str, given: ArrayLike, width: int) -> np.ndarray:
     table = np.asarray(checks.array(argument, given), np.float64)
     if table.ndim != 2 or not len(table) or table.shape[1] != width:
         raise ValueError(f"{argument}: (n, {width}) was expected, given shape {table.shape}")
-    checks.finite(argument, table)
     return table

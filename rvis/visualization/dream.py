@@ -11,14 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, engine, files, gate, objectives, optimizers, projections
+from rvis import checks, engine, files, gate, objectives, optimizers, projections, struct
 from rvis.ascent import Ascent, Problem, watcher
+from rvis.ascent.tiles import Tiles
 from rvis.images import Pixel
 from rvis.models.taps import record
 from rvis.objectives import Objective
 from rvis.results import Result, describe
 from rvis.transforms import Roll
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each, on_device
+
+Size = tuple[int, int]
 
 
 @gate.public
@@ -58,6 +61,8 @@ def deepdream(
         towards the feature of the guide that it likes best.
       tile: larger images are seen in tiles of at most so many pixels a side, so that memory does
         not grow with the network's activations; shifts then reach half a tile, and no seam stays.
+        All octaves no smaller than the network's input have tiles of one shape, that of the
+        smallest, and one compiled program.
       key: an int seed or a typed key.
       steps: gradient steps an octave.
       chunk: images at once, for memory's sake; by default as many as pay.
@@ -88,8 +93,7 @@ def deepdream(
     for name, value in (("octaves", octaves), ("steps", steps), ("tile", tile)):
         checks.count(name, value)
     checks.number("scale", scale, above=1)
-    if jitter is not None:
-        checks.count("jitter", jitter, low=0)
+    checks.number("step_size", step_size, low=0)
     objective = _objective(model, target, guide, (height, width, channels))
     if objective.batch_shape not in ((), (count,)):
         raise ValueError(
@@ -97,12 +101,13 @@ def deepdream(
             f"{objective.batch_shape[0]}"
         )
     sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
-    for rows, columns in sizes:
-        if min(rows, columns) < 1:
-            raise ValueError(f"octaves: fewer were expected for {height}×{width}, given {octaves}")
-        objectives.check(objective, model, (min(rows, tile), min(columns, tile), channels))
+    if min(sizes[0]) < 1:
+        raise ValueError(f"octaves: fewer were expected for {height}×{width}, given {octaves}")
+    tiled = _tiled(model, sizes, tile)
+    side = (min([tile, *(rows for rows, _ in tiled)]), min([tile, *(c for _, c in tiled)]))
+    for size in sizes:
+        objectives.check(objective, model, (*(side if size in tiled else size), channels))
     root = as_key(key)
-    optimizer = optimizers.steepest(step_size, norm="mean_abs")
     problem = Problem(objective, (), projections.Box()).broadcast(count)
 
     def shaped(array: np.ndarray) -> np.ndarray:
@@ -111,18 +116,29 @@ def deepdream(
     def dream(carry: engine.Carry, folder: Path | None, *, octave: int) -> engine.Carry:
         """One octave: (detail, scores so far)."""
         detail, scores = carry
-        size = sizes[octave]
-        base, detail = _resized(pictures, size), _resized(on_device(detail), size)
+        size, before = sizes[octave], sizes[max(0, octave - 1)]
+        # Those in tiles lie in the corner of a canvas of one size, so that they share all programs.
+        canvas = sizes[-1] if size in tiled else size
+        whole, old, new = (on_device(each, jnp.int32) for each in (sizes[-1], before, size))
+        base = _resized(pictures, whole, new, canvas)
+        detail = _resized(on_device(detail), old, new, canvas)
         if scores.shape[1] < octave * steps:  # the callback has ended the run
             return detail, scores
         reach = min(32, min(size) // 7) if jitter is None else jitter
-        tiled = max(size) > tile
+        share = size[0] * size[1] / (canvas[0] * canvas[1])
         algorithm = Ascent(
-            Pixel((*size, channels)),
-            optimizer,
-            views=(Roll(max(reach, tile // 2) if tiled else reach),),
-            tile=tile if tiled else None,
+            Pixel((*canvas, channels)), optimizers.steepest(step_size * share, norm="mean_abs")
         )
+        if size in tiled:
+            far = on_device(max(reach, max(side) // 2), jnp.int32)
+            tiles = Tiles(side, new, far)
+            algorithm = struct.replace(algorithm, tiles=tiles)
+        else:
+            algorithm = struct.replace(algorithm, views=(Roll(reach),))
+
+        def crop(array: np.ndarray) -> np.ndarray:
+            return shaped(array[:, : size[0], : size[1]] if array.ndim == 4 else array)
+
         run = engine.run(
             algorithm,
             model,
@@ -131,20 +147,20 @@ def deepdream(
             steps=steps,
             pixels=algorithm.pixels,
             starts=np.clip(np.asarray(base + detail), 0, 1)[:, None],
-            callback=watcher(callback, shaped, scores),
+            callback=watcher(callback, crop, scores),
             # As large as these are, one at a time: a tile bounds the memory, not their number.
-            chunk=1 if tiled else chunk,
+            chunk=1 if size in tiled else chunk,
             checkpoint=folder,
             progress=progress,
             label=f"octave {octave + 1}/{octaves}",
         )
         return run.result[:, 0] - np.asarray(base), np.concatenate([scores, run.info.score], 1)
 
-    blank = np.zeros((count, *sizes[0], channels), np.float32)
+    blank = np.zeros((count, *(sizes[-1] if sizes[0] in tiled else sizes[0]), channels), np.float32)
     detail, scores = engine.in_stages(
         [partial(dream, octave=octave) for octave in range(octaves)],
         (blank, np.zeros((count, 0), np.float32)),
-        about=(pictures, problem, optimizer, sizes, steps, jitter, tile, root, model.unnamed()),
+        about=(pictures, problem, step_size, sizes, steps, jitter, tile, root, model.unnamed()),
         checkpoint=checkpoint,
     )
     label = np.asarray(objective.titles(model.classes))
@@ -197,8 +213,10 @@ def zoom(
     """
     if np.ndim(image) != 3:
         raise ValueError(f"image: (H, W, C) was expected, given shape {np.shape(image)}")
-    picture = checks.images("image", image, channels=model.input_shape[2])[0]
+    given = checks.images("image", image, channels=model.input_shape[2])
     checks.number("factor", factor, low=1)
+    _objective(model, target, options.get("guide"), np.shape(image))  # type: ignore[arg-type]
+    picture = on_device(np.asarray(given)[0])
     root = as_key(key)
     shown, scores = [], []
     for frame in range(frames):
@@ -232,11 +250,39 @@ def _objective(
     return objectives.guide(target, features.reshape(-1, features.shape[-1]))
 
 
-@partial(jax.jit, static_argnames="size")
-def _resized(pictures: Array, size: tuple[int, int]) -> Array:
+def _tiled(model: Model, sizes: list[Size], tile: int) -> list[Size]:
+    """The octaves that are seen in tiles, each no smaller than what the network was made for.
+
+    Of a picture that fits into a tile there are none.
+    """
+    least = min(model.input_shape[:2])
+    if max(sizes[-1]) <= tile:
+        return []
+    return [size for size in sizes if max(size) > tile or min(size) >= least]
+
+
+@partial(jax.jit, static_argnames="canvas")
+def _resized(pictures: Array, old: Array, new: Array, canvas: Size) -> Array:
+    """Pictures of size `old`, resized to `new`, each in the corner of a canvas of zeros.
+
+    Both sizes are traced.
+    """
+    scale = new.astype(jnp.float32) / old.astype(jnp.float32)
+
+    def one(picture: Array) -> Array:
+        for axis in (0, 1):
+            # The edge goes on into what does not count.
+            places = jnp.minimum(jnp.arange(picture.shape[axis], dtype=old.dtype), old[axis] - 1)
+            picture = jnp.take(picture, places, axis)
+        shape, still = (*canvas, picture.shape[2]), jnp.zeros(2, jnp.float32)
+        moved = jax.image.scale_and_translate(picture, shape, (0, 1), scale, still, "linear")
+        rows, columns = (
+            jnp.arange(n, dtype=new.dtype) < m for n, m in zip(canvas, new, strict=True)
+        )
+        return jnp.where((rows[:, None] & columns[None])[..., None], moved, 0)
+
     # One by one, so that an image's bits do not depend on its company.
-    shape = (*size, pictures.shape[3])
-    return jax.lax.map(lambda picture: jax.image.resize(picture, shape, "linear"), pictures)
+    return jax.lax.map(one, pictures)
 
 
 @jax.jit

@@ -110,8 +110,6 @@ def make_plan(
     """The options of a visualization of these layers; refuses what cannot be."""
     del progress
     snapshots = tuple(snapshots)
-    checks.count("facets", facets)
-    checks.flag("best", best)
     for step in snapshots:
         if checks.count("snapshots", step, low=0) > steps:
             raise ValueError(f"snapshots: 0 to {steps} (steps) were expected, given {step}")
@@ -210,11 +208,6 @@ def _optimizer(given: Any, spec: Parameterization, steps: int) -> Optimizer:
         return adam(min(0.05, 1.28 / steps))
     if given is None:
         return adam(0.005 if isinstance(spec, images.CPPN) else 0.05)
-    if not isinstance(given, Optimizer):
-        raise TypeError(
-            "optimizer: one of rvis.optimizers was expected, such as adam(0.05) or "
-            f"from_optax(optax.lion, 0.01), given {given!r}"
-        )
     return given
 
 

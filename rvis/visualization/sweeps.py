@@ -8,11 +8,10 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from numpy.lib import format as npy
 from PIL import Image
 
@@ -21,13 +20,13 @@ from rvis.analysis import ranking
 from rvis.analysis.faithful import faithfulness
 from rvis.analysis.patches import top_activations, unit_numbers
 from rvis.data import Dataset
-from rvis.engine import checkpoints
+from rvis.engine import checkpoints, processes
 from rvis.objectives import Objective
 from rvis.plotting import grids, reports
 from rvis.results import Result
 from rvis.types import LOGITS, Model, layer_shapes
 from rvis.visualization.pictures import visualize
-from rvis.visualization.plan import Options, Plan, make_plan
+from rvis.visualization.plan import Options, make_plan
 
 _KINDS: Mapping[str, Callable[[str, list[int]], Objective]] = {
     "channel": objectives.channel,
@@ -70,6 +69,7 @@ def sweep(
     Raises:
       ValueError: naming `out`, if the folder holds a sweep with other arguments, or where several
         processes have none; otherwise as `visualize`.
+      RuntimeError: naming `out`, where another process has ended before its share was drawn.
 
     Example:
       >>> import rvis
@@ -77,6 +77,7 @@ def sweep(
       >>> rvis.sweep(model, "conv1", range(3), steps=4, transforms=()).images.shape
       (3, 28, 28, 1)
     """
+    before = engine.compiled()
     checks.choice("kind", kind, _KINDS)
     checks.choice("layer", layer, (*model.layers, LOGITS))
     plan = make_plan(model, (layer,), **options)
@@ -104,23 +105,30 @@ def sweep(
         )
     store = _Store(folder / "units", plan.fingerprint(model, f"{kind} of {layer}"))
     share = numbers[jax.process_index() :: jax.process_count()]
-    missing = [number for number in share if store.load(number) is None]
-    step = engine.at_once(plan.algorithm.pixels, len(missing), options.get("chunk"))
-    for first in range(0, len(missing), step):
-        some = missing[first : first + step]
-        # Named after its units, so that other chunks never find another's state.
-        state = folder / "state" / checkpoints.fingerprint(store.about, np.asarray(some))
-        mine = options.copy()
-        if plan.start is not None and len(plan.start) > 1:
-            mine["start"] = plan.start[np.asarray([numbers.index(number) for number in some])]
-        result = visualize(model, _KINDS[kind](layer, some), checkpoint=state, **mine)
-        for i, number in enumerate(some):
-            store.save(number, result, i, plan.snapshots)
-    _wait("finished")
-    if jax.process_index() == 0:
-        _join(folder, store, numbers, plan, model, objective, real)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-    _wait("joined")
+    joined = folder / "processes" / "joined"
+    with processes.together(joined.parent) as wait:
+        missing = [number for number in share if store.load(number) is None]
+        step = engine.at_once(plan.algorithm.pixels, len(missing), options.get("chunk"))
+        with processes.behind(step) as later:
+            for first in range(0, len(missing), step):
+                some = missing[first : first + step]
+                # Named after its units, so that other chunks never find another's state.
+                state = folder / "state" / checkpoints.fingerprint(store.about, np.asarray(some))
+                mine = options.copy()
+                if plan.start is not None and len(plan.start) > 1:
+                    mine["start"] = plan.start[np.asarray([numbers.index(n) for n in some])]
+                result = visualize(model, _KINDS[kind](layer, some), checkpoint=state, **mine)
+                for i, number in enumerate(some):
+                    later(store.save, number, result, i, plan.snapshots)
+        wait(lambda: all(store.file(n, ".npz").exists() for n in numbers), "its units were drawn")
+        if jax.process_index() == 0:
+            about = plan.describe(model, objective, function="sweep")
+            about["compiled"] = engine.compiled(before)._asdict()
+            _join(folder, store, numbers, about, plan.snapshots, model, objective, real)
+            shutil.rmtree(folder / "state", ignore_errors=True)
+            if jax.process_count() > 1:
+                joined.touch()
+        wait(joined.exists, "the page was made")
     scores = np.stack([unit.scores for unit in store.units(numbers)])
     labels = objective.titles(model.classes)
     return Result(
@@ -131,11 +139,6 @@ def sweep(
         (scores.max(1) == scores.min(1)) & (scores.shape[1] > 1),
         plan.describe(model, objective, function="sweep"),
     )
-
-
-def _wait(what: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"rvis.sweep {what}")
 
 
 class _Unit(NamedTuple):
@@ -194,7 +197,8 @@ def _join(
     folder: Path,
     store: _Store,
     numbers: list[int],
-    plan: Plan,
+    about: Mapping[str, Any],
+    marks: Sequence[int],
     model: Model,
     objective: Objective,
     real: Dataset | None,
@@ -202,7 +206,7 @@ def _join(
     """All pictures in one file, the labelled sheet, the card and the page, unit after unit."""
     labels = [str(label) for label in objective.titles(model.classes)]
     _stack(folder / "images.npy", (unit.images for unit in store.units(numbers)), len(numbers))
-    for i, mark in enumerate(plan.snapshots):
+    for i, mark in enumerate(marks):
         stages = (unit.snapshots[i] for unit in store.units(numbers))
         _stack(_stage(folder, mark), stages, len(numbers))
     figures: list[dict[str, str]] = [{} for _ in numbers]
@@ -228,14 +232,13 @@ def _join(
         told = {"score": f"{unit.scores[-1]:.4g}", **figures[i]}
         place = store.file(number, ".png").relative_to(folder).as_posix()
         entries.append(reports.Entry(labels[i], place, unit.scores, dead, told, examples[i]))
-    config = plan.describe(model, objective, function="sweep")
     grids.save(_sheet(store, numbers, labels), folder / "spritemap.png")
-    files.write_json(folder / "sweep.json", {**config, "dead": [e.dead for e in entries]})
+    files.write_json(folder / "sweep.json", {**about, "dead": [e.dead for e in entries]})
     reports.layer_page(
         folder / "index.html",
         entries,
         title=f"{model.name}: {objective.layers[0]}",
-        about={name: str(config[name]) for name in ("size", "steps", "image", "key", "versions")},
+        about={name: str(about[name]) for name in ("size", "steps", "image", "key", "versions")},
     )
 
 

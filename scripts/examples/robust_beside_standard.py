@@ -31,11 +31,13 @@ labels = np.asarray([robust.classes.index(name) for name in shown])
 
 # %%
 steepest = rvis.optimizers.steepest(0.5, norm="l2")
-for model in models:
-    classes = rvis.visualize(
+classes = [
+    rvis.visualize(
         model, logit(labels), image="pixel", transforms=(), optimizer=steepest, steps=60
-    )
-    classes.save(out / f"classes of {model.name}")
+    ).images
+    for model in models
+]
+grids.save(grids.grid(classes, titles=shown, row_titles=names), out / "classes.png")
 
 # %% [markdown]
 # **Gradients** of the class with respect to images that the robust network generated.

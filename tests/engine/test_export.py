@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import pathlib
 import re
 from functools import partial
 
@@ -10,12 +12,15 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis import images, kernels, objectives, optimizers, struct, transforms
+from rvis import attribution, images, kernels, objectives, optimizers, struct, transforms
 from rvis.ascent import Ascent, Problem
+from rvis.concepts.factors import clustered
 from rvis.engine import programs
+from scripts.bench.unrun import unrun
+from tests.characterization import table
 
 # Convolutions up to a layer, each once forward and once back.
-FORWARD = {"conv1": 1, "layer1.0": 3, "layer2": 10, "logits": 20}
+FORWARD = {"conv1": 1, "logits": 20}
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +60,74 @@ def test_a_step_has_the_networks_own_convolutions(resnet18, layer, forward, plat
     assert text.count("stablehlo.convolution") == 2 * forward
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_a_step_for_an_accelerator_has_nothing_of_the_cpus(resnet18, platform):
-    text = exported(resnet18, "layer2", platform)
-    assert not re.search(r"feature_group_count = ([2-9]|1\d)", text)
-    assert "f64" not in text
-    assert "callback" not in text
-    # No weights are captured.
-    assert max(map(len, text.splitlines())) < 1_000_000
+# Of every algorithm: a small call that runs it, and the convolutions of its step, forward and back.
+# These networks have 2 convolutions up to their last, or 6 up to `layer2`.
+STEPS = {
+    "step.Ascent": ("visualize_channels", 12),
+    "lbfgs.BoxLBFGS": ("style_texture", 4),
+    "attack.Pursuit": ("attack_bim", 4),
+    "gradient.PGD": ("attack_pgd_l2", 4),
+    "gradient.Momentum": ("attack_mi_fgsm", 6),
+    "apgd.APGD": ("attack_apgd", 4),
+    "sparse_apgd.SparseAPGD": ("attack_apgd_l1", 4),
+    "rounds.Rounds": ("attack_fab", 6),
+    "fab.FAB": ("attack_fab_targeted", 6),
+    "square.Square": ("attack_square_l1", 2),
+    "hop_skip_jump.HopSkipJump": ("attack_hop_skip_jump", 2),
+    "minimum_norm.MinimumNorm": ("attack_fmn", 4),
+    "deepfool.DeepFool": ("attack_deepfool", 6),
+    "minimal.Search": ("attack_carlini_wagner", 4),
+    "fool.UntilSure": ("attack_fool", 6),
+    "universal.Shared": ("attack_universal", 4),
+    "certify.Votes": ("certificates", 2),
+    "coalitions.Blocks": ("attribution_shapley", 2),
+    "coalitions.Listed": ("attribution_kernel_shap", 2),
+    "coalitions.Permutations": ("attribution_shapley_sampling", 2),
+    "coalitions.UntilSure": ("attribution_shapley_tolerance", 2),
+    "stream.Mean": ("attribution_smoothgrad", 4),
+    "integrated._Refining": ("refined", 4),
+    "paths._Guided": ("attribution_guided_path", 4),
+    "gradients._Gradient": ("attribution_gradient", 4),
+    "judge._Scores": ("metrics_curves", 2),
+    "factors._Lloyd": ("clusters", 0),
+    "elites.MapElites": ("evolve_direct", 2),
+    "matching.Shortening": ("match_in_a_ball", 4),
+}
+
+
+def refined():
+    attribution.integrated_gradients(table.digits(), table.BARS, table.CLASSES, progress=False)
+
+
+def clusters():
+    rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    clustered(rows, 3, "relu2", key=jax.random.key(0), steps=3)
+
+
+def test_every_algorithm_is_in_the_table():
+    found = set()
+    for path in pathlib.Path(rvis.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and "Protocol" not in map(ast.unparse, node.bases):
+                if any(isinstance(f, ast.FunctionDef) and f.name == "step" for f in node.body):
+                    found.add(f"{path.stem}.{node.name}")
+    assert found - {"queue._Once"} == set(STEPS) - {"gradients._Gradient"}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_for_accelerators_is_the_networks_own(name, monkeypatch):
+    # Labels with which blank logits agree.
+    monkeypatch.setattr(table, "own_class", lambda model, images: np.zeros(len(images), int))
+    call, convolutions = STEPS[name]
+    with unrun() as seen:
+        (table.TABLE[call].run if call in table.TABLE else globals()[call])()
+    traced, _, leaves = seen[name]
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == convolutions
+        assert not re.search(r"feature_group_count = ([2-9]|1\d)", text)
+        assert "f64" not in text
+        assert "callback" not in text and "custom_call" not in text
+        # States are donated, and no weights are captured.
+        assert text.count("tf.aliasing_output") == leaves
+        assert max(map(len, text.splitlines())) < 1_000_000

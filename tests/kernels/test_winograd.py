@@ -42,7 +42,9 @@ def test_it_is_the_convolution_to_the_last_digits(shape, pads, many, transposed)
         np.testing.assert_allclose(found, stock(x, turned, pads), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 56, 56, 32), (8, 32, 32, 32)])
+@pytest.mark.parametrize(
+    "shape", [(1, 56, 56, 32), pytest.param((8, 32, 32, 32), marks=pytest.mark.slow)]
+)
 def test_in_float32_values_and_gradients_differ_by_rounding(shape):
     x, w = drawn(1, shape), drawn(2, (3, 3, 32, 96)) / 17
     assert winograd.group(shape, ONE, w) > 0

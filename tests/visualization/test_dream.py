@@ -10,6 +10,8 @@ import pytest
 import rvis
 from rvis import engine, images, objectives, optimizers, projections
 from rvis.ascent import Ascent, Problem
+from rvis.ascent.tiles import Tiles
+from rvis.engine import programs
 from rvis.visualization import dream
 from tests import toys
 from tests.interrupts import interrupted
@@ -46,24 +48,32 @@ def test_the_score_rises():
 
 
 def test_tiles_add_up_to_the_whole():
-    """The mean over places is the mean over tiles where they divide the image evenly."""
-    shape = (16, 12, 3)
-    start = jax.random.uniform(jax.random.key(1), (1, 1, *shape))
+    """The mean over places is that over tiles which divide the image, of any canvas, evenly."""
+    start = jax.random.uniform(jax.random.key(1), (1, 1, 16, 12, 3))
+    around = np.pad(start, ((0, 0), (0, 0), (0, 4), (0, 3), (0, 0)), constant_values=0.7)
     found = []
-    for tile in (None, 4):
-        algorithm = Ascent(images.Pixel(shape), optimizers.steepest(0.1), tile=tile)
+    for begun, tiles in (
+        (start, None),
+        (around, Tiles((4, 6), jnp.asarray([16, 12]), jnp.asarray(3))),
+    ):
+        spec = images.Pixel(begun.shape[2:])
+        algorithm = Ascent(spec, optimizers.steepest(0.1), tiles=tiles)
         problem = Problem(objectives.layer("relu"), (), projections.Box()).broadcast(1)
         keys = jax.random.split(jax.random.key(0), 1)
-        options = {"steps": 3, "pixels": algorithm.pixels, "starts": start, "progress": False}
+        options = {"steps": 3, "pixels": algorithm.pixels, "starts": begun, "progress": False}
         found.append(engine.run(algorithm, toys.pointwise(size=(16, 12)), problem, keys, **options))
     whole, tiled = found
-    np.testing.assert_allclose(tiled.result, whole.result, atol=1e-6)
+    np.testing.assert_allclose(tiled.result[:, :, :16, :12], whole.result, atol=1e-6)
+    np.testing.assert_array_equal(tiled.result[:, :, 16:], around[:, :, 16:])
     np.testing.assert_allclose(tiled.info.score, whole.info.score, rtol=1e-5)
 
 
-def test_large_images_are_tiled_and_small_ones_are_not():
+def test_octaves_of_a_large_image_share_a_program():
     whole = dream.deepdream(MODEL, PHOTO, "relu", tile=64, **QUICK)
+    before = programs.advance._cache_size(), dream._resized._cache_size()
     tiled = dream.deepdream(MODEL, PHOTO, "relu", tile=16, **QUICK)
+    assert programs.advance._cache_size() <= before[0] + 1
+    assert dream._resized._cache_size() <= before[1] + 1
     # Overlapping tiles weigh a few places twice, so that only the pattern is the same.
     moved = [r.images - PHOTO for r in (whole, tiled)]
     assert np.corrcoef(moved[0].ravel(), moved[1].ravel())[0, 1] > 0.95

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import PIL.Image
@@ -17,6 +18,7 @@ import pytest
 
 import rvis
 from rvis.plotting import reports
+from rvis.visualization import sweeps
 from tests import toys
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -60,44 +62,96 @@ def whole():
     return rvis.sweep(MODEL, "relu", **QUICK)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_pictures(tmp_path, whole):
     said = finish(start(tmp_path, flags="--xla_force_host_platform_device_count=8"))
     assert said.split()[0] == "8"
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
 
 
-def test_two_processes_give_the_same_pictures(tmp_path, whole):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join = "jax.distributed.initialize('127.0.0.1:{}', num_processes=2, process_id={})"
-    children = [start(tmp_path, before=join.format(port, i)) for i in range(2)]
-    for child in children:
-        assert finish(child).splitlines()[-1].split()[1] == "2"
-    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
-
-
-# The fifth unit's file is written, but has not yet its name.
+# The unit's file is written, but has not yet its name.
 DIES = """
 import os, signal
 rename, renamed = os.replace, []
 def replace(source, target):
     renamed.extend([target] * (target.parent.name == "units" and target.suffix == ".npz"))
-    if len(renamed) == 5:
+    if len(renamed) == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
     rename(source, target)
 os.replace = replace
 """
 
 
+def pair(folder, *before):
+    """Two processes of four devices each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    join = "jax.distributed.initialize('127.0.0.1:{}', num_processes=2, process_id={})\n"
+    flags = "--xla_force_host_platform_device_count=4"
+    return [
+        start(folder, before=join.format(port, i) + before[i % len(before)], flags=flags)
+        for i in range(2)
+    ]
+
+
+def test_two_processes_give_the_same_pictures(tmp_path, whole):
+    for child in pair(tmp_path, ""):
+        assert finish(child).splitlines()[-1].split()[:2] == ["8", "2"]
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
+
+
+# JAX itself waits for the dead for a hundred seconds before it ends.
+NOTICES = """
+import os
+from rvis.engine import processes
+processes.SILENT = 3
+sys.excepthook = lambda kind, error, trace: (print(error, flush=True), os._exit(3))
+"""
+
+
+def test_one_goes_on_where_another_was_killed(tmp_path, whole):
+    first, second = pair(tmp_path, NOTICES, DIES.format(at=3))
+    told, _ = first.communicate(timeout=240)
+    assert "out: process 1 of 2 has ended before its units were drawn" in told
+    assert first.returncode == 3 and second.wait() == -signal.SIGKILL
+    assert not (tmp_path / "index.html").exists()
+    finish(start(tmp_path))
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["images.npy", "index.html", "spritemap.png", "sweep.json", "units"]
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, whole):
-    child = start(tmp_path, before=DIES)
+    child = start(tmp_path, before=DIES.format(at=5))
     child.communicate(timeout=240)
     assert child.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "units").glob("unit*.npz"))) == 4
     resumed = rvis.sweep(MODEL, "relu", out=tmp_path, **QUICK)
     np.testing.assert_array_equal(resumed.images, whole.images)
     np.testing.assert_array_equal(resumed.scores, whole.scores)
+
+
+def test_files_are_written_while_the_next_units_are_drawn(tmp_path, whole, monkeypatch):
+    told, draw, save = [], sweeps.visualize, sweeps._Store.save
+
+    def drawn(*arguments, **options):
+        told.append("drawing")
+        return draw(*arguments, **options)
+
+    def saved(store, number, *rest):
+        time.sleep(0.05)
+        save(store, number, *rest)
+        told.append(number)
+
+    monkeypatch.setattr(sweeps, "visualize", drawn)
+    monkeypatch.setattr(sweeps._Store, "save", saved)
+    found = rvis.sweep(MODEL, "relu", out=tmp_path, chunk=1, **QUICK)
+    np.testing.assert_array_equal(found.images, whole.images)
+    assert [number for number in told if number != "drawing"] == list(range(12))
+    second = told.index("drawing", 1)
+    assert told[second + 1] < 3
 
 
 def test_the_folder_of_a_finished_sweep(tmp_path):
@@ -140,7 +194,7 @@ def test_real_examples_stand_beside_the_pictures(tmp_path):
 
 
 def test_real_examples_need_a_folder():
-    with pytest.raises(TypeError, match=r"real: an rvis.data.Dataset"):
+    with pytest.raises(TypeError, match=r"real: rvis.data.dataset.Dataset"):
         rvis.sweep(MODEL, "conv", real=np.zeros((1, 6, 8, 3)))
 
 

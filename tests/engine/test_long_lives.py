@@ -1,0 +1,86 @@
+"""Many calls in one process, in threads, and in another process with four devices."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import multiprocessing
+import os
+import tracemalloc
+
+import jax
+import numpy as np
+
+import rvis
+from rvis import attacks, attribution, objectives, transforms
+from rvis.engine import programs
+from tests import toys
+
+MODEL = toys.pointwise()
+QUIET = {"progress": False}
+LAYER = objectives.layer("relu")
+
+
+def drawn(number):
+    return np.random.default_rng(0).random((1 + number % 3, 6, 8, 3), dtype=np.float32)
+
+
+def attacked(number):
+    return attacks.pgd(MODEL, drawn(number), 1, eps=0.1, norm="l2", steps=2, **QUIET).images
+
+
+def calls(number):
+    """Results of an attack, an explanation and a picture whose sizes depend on the number."""
+    images, side = drawn(number), 6 + number % 4
+    return (
+        attacked(number),
+        attribution.smoothgrad(MODEL, images, 0, samples=2, **QUIET).maps,
+        rvis.visualize(
+            MODEL, LAYER, size=side, steps=2, transforms=(transforms.Jitter(1),), **QUIET
+        ).images,
+    )
+
+
+def test_two_hundred_calls_leave_nothing_behind():
+    shapes = 12
+    for number in range(2 * shapes):
+        calls(number)
+    gc.collect()
+    compiled, arrays = programs.advance._cache_size(), len(jax.live_arrays())
+    tracemalloc.start()
+    try:
+        calls(0)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200 // 3):
+            calls(number)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert programs.advance._cache_size() == compiled
+    assert len(jax.live_arrays()) <= arrays
+    assert grown < 100_000  # a picture that each call left behind would be 38,400 bytes alone
+
+
+def test_four_threads_give_what_one_gives():
+    alone = calls(1)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found in pool.map(calls, [1] * 4):
+            for one, other in zip(found, alone, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def there(number):
+    """What a process of its own finds."""
+    return jax.device_count(), attacked(number)
+
+
+def test_a_process_that_is_spawned_works_on_four_devices(monkeypatch):
+    flags = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=4")
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        devices, found = pool.submit(there, 2).result(timeout=100)
+    assert devices == 4
+    np.testing.assert_allclose(found, attacked(2), rtol=1e-3, atol=1e-5)
