@@ -14,6 +14,7 @@ from rvis.attacks.minimum_norm import ddn, fmn
 from rvis.attacks.result import NORMS, AttackResult, distances
 from rvis.attacks.square import square
 from rvis.attacks.sweep import ATTACKS, RobustnessCurve, robustness, smallest_epsilon
+from rvis.attacks.universal import UniversalResult, patch, universal
 from rvis.attacks.verify import Report, verify
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Fooling",
     "Report",
     "RobustnessCurve",
+    "UniversalResult",
     "apgd",
     "autoattack",
     "bim",
@@ -40,9 +42,11 @@ __all__ = [
     "hop_skip_jump",
     "lbfgs",
     "mi_fgsm",
+    "patch",
     "pgd",
     "robustness",
     "smallest_epsilon",
     "square",
+    "universal",
     "verify",
 ]

@@ -168,7 +168,6 @@ def plan_apgd(
     keep: Keep = "best",
 ) -> Plan:
     """The plan of `apgd`; see there and `starts` for the arguments."""
-    checks.count("steps", steps)
     attack: Any = APGD(request.norm, on_device(_marks(steps)))
     if request.norm == "l1":
         attack = SparseAPGD(
@@ -186,7 +185,7 @@ def apgd(
     norm: str = "linf",
     eps: Any,
     restarts: int = 1,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 100,

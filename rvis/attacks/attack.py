@@ -24,7 +24,6 @@ from rvis.attacks.losses import Outcome, objective
 from rvis.attacks.request import (
     Callback,
     Request,
-    check_run,
     conclude,
     drawing,
     draws,
@@ -239,7 +238,6 @@ def plan(
     request: Request, attack: Any, starts: Any, *, steps: int, loss: str | Objective, **rest: Any
 ) -> Plan:
     """An attack on the images of a request, each in its ball; arguments as `Plan`."""
-    checks.count("steps", steps)
     return Plan(
         attack, Problem(objective(request, loss), (), balls(request)), starts, steps, **rest
     )
@@ -334,7 +332,6 @@ def run_attack(
       **options: the attack's own.
     """
     checks.count("restarts", restarts)
-    check_run(callback, chunk)
     checks.count("eot", eot)
     plan = planned(request, **options)
     if draws(request.model):

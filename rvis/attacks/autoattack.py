@@ -15,7 +15,7 @@ from rvis.attacks.apgd import plan_apgd
 from rvis.attacks.attack import Plan, run_plan
 from rvis.attacks.fab import plan_fab
 from rvis.attacks.losses import TargetedDLR
-from rvis.attacks.request import Options, Request, check_run, conclude, prepare, watch
+from rvis.attacks.request import Options, Request, conclude, prepare, watch
 from rvis.attacks.result import AttackResult
 from rvis.attacks.rounds import repeated
 from rvis.attacks.square import plan_square
@@ -151,7 +151,6 @@ def autoattack(
       diverse parameter-free attacks, section 5; fra31/auto-attack, `autoattack.py`.
     """
     checks.choice("version", version, ("standard", "plus", "rand"))
-    check_run(options.get("callback"), options.get("chunk"))
     request = prepare(model, images, labels, norm=norm, eps=eps, key=key)
     if request.outputs < 4:
         raise ValueError(f"model: at least four logits were expected, given {request.outputs}")

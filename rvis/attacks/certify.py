@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy.special import betainc, ndtri
 
 from rvis import checks, engine, gate, struct
-from rvis.attacks.request import check_run, prepare
+from rvis.attacks.request import prepare
 from rvis.engine.policy import samples_for
 from rvis.plotting import figures
 from rvis.results import describe, wilson, write
@@ -214,8 +214,6 @@ def certify(
     if not alpha < 1:
         raise ValueError(f"alpha: a number below 1 was expected, given {alpha}")
     checks.count("selection", selection)
-    checks.count("samples", samples)
-    check_run(callback, chunk)
     request = prepare(model, images, labels, norm="l2", key=key)
     total = selection + samples
     block = samples_for(request.pixels // 2, total)

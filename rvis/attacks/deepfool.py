@@ -171,12 +171,8 @@ def deepfool(
     Reference: Moosavi-Dezfooli, Fawzi & Frossard 2016, DeepFool: a simple and accurate method to
       fool deep neural networks, algorithm 2 and section 3.2. The box is ours: the paper has none.
     """
-    checks.count("steps", steps)
     checks.number("overshoot", overshoot, low=0)
-    checks.count("candidates", candidates)
     request = prepare(model, images, labels, norm=norm, key=key, norms=("l2", "linf"))
-    if request.outputs < 2:
-        raise ValueError(f"model: at least two logits were expected, given {request.outputs}")
     algorithm = DeepFool(
         on_device(overshoot, jnp.float32), norm, min(candidates, request.outputs - 1)
     )

@@ -157,8 +157,6 @@ def fab(
       boundary attack, algorithm 1; fra31/auto-attack, `fab_base.py`.
     """
     request = prepare(model, images, labels, norm=norm, eps=eps, target=target, key=key)
-    if request.outputs < 2:
-        raise ValueError(f"model: at least two logits were expected, given {request.outputs}")
     return run_attack(
         partial(plan_fab, restarts=checks.count("restarts", restarts)),
         request,

@@ -16,7 +16,7 @@ from jax import lax
 from rvis import checks, engine, gate, images, objectives, optimizers, projections, struct
 from rvis.ascent import Ascent, AscentState, Problem
 from rvis.attacks.attack import BALLS
-from rvis.attacks.request import Callback, check_run
+from rvis.attacks.request import Callback
 from rvis.attacks.result import distances
 from rvis.images import Parameterization
 from rvis.objectives import Objective
@@ -210,8 +210,6 @@ def fool(
     flat = np.atleast_1d(units)
     count = len(flat)
     checks.choice("objective", objective, _OBJECTIVES)
-    checks.count("steps", steps)
-    check_run(callback, chunk)
     if confidence is not None:
         checks.number("confidence", confidence, above=0, high=1)
     for step in snapshots:
@@ -228,19 +226,15 @@ def fool(
         optimizer = optimizers.adam(rate)
         if isinstance(spec, images.Pixel):
             optimizer = optimizers.steepest(0.002, norm="mean_abs")
-    elif not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer: one of rvis.optimizers, such as adam(0.05), was expected, given "
-            f"{optimizer!r}"
-        )
     root = as_key(key)
+    radius = _radius(spec, eps, norm)
+    begun = _start(start, spec, root, flat)
     keys = fold_each(root, flat)
-    begun = _start(start, spec, keys)
     position = None if begun is None else jax.vmap(jax.vmap(spec.encode))(begun)
     ascent = Ascent(spec, optimizer, views=views)
     goal: Objective = _OBJECTIVES[objective](flat)
     problem = Problem(goal, penalties).broadcast(count)
-    problem = struct.replace(problem, constraint=_constraint(spec, begun, eps, norm))
+    problem = struct.replace(problem, constraint=_constraint(spec, begun, radius, norm))
 
     def shaped(array: np.ndarray) -> np.ndarray:
         return array.reshape((*units.shape, *array.shape[1:]))
@@ -340,16 +334,16 @@ def _parameterization(model: Model, image: str | Parameterization) -> Parameteri
     return image
 
 
-def _start(start: Any, spec: Parameterization, keys: Array) -> Array | None:
+def _start(start: Any, spec: Parameterization, root: Array, flat: np.ndarray) -> Array | None:
     """(m, 1, H, W, C) to start from, or None for the parameterization's own noise."""
-    count = keys.shape[0]
+    count = len(flat)
     if isinstance(start, str):
         if checks.choice("start", start, ("noise", "grey")) == "grey":
             return on_device(np.full((count, 1, *spec.shape), 0.5, np.float32))
         if not isinstance(spec, images.Pixel):
             return None
         draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(key, spec.shape, jnp.float32)))
-        return draw(keys)[:, None]
+        return draw(fold_each(root, flat))[:, None]
     given = checks.images("start", start, shape=spec.shape)
     if given.shape[0] not in (1, count):
         raise ValueError(
@@ -359,13 +353,18 @@ def _start(start: Any, spec: Parameterization, keys: Array) -> Array | None:
     return jnp.broadcast_to(given, (count, *spec.shape))[:, None]
 
 
-def _constraint(spec: Parameterization, begun: Array | None, eps: Any, norm: str) -> Any:
-    """Where the m positions may be."""
+def _radius(spec: Parameterization, eps: Any, norm: str) -> float | None:
+    """How far pictures may go, checked."""
     checks.choice("norm", norm, BALLS)
     if eps is not None:
         checks.number("eps", eps, low=0)
         if not isinstance(spec, images.Pixel):
             raise ValueError(f"eps: pixels were expected with it, given image {spec}")
+    return eps
+
+
+def _constraint(spec: Parameterization, begun: Array | None, eps: Any, norm: str) -> Any:
+    """Where the m positions may be."""
     if not isinstance(spec, images.Pixel):
         return None
     assert begun is not None  # pixels always start somewhere

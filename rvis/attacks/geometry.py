@@ -128,3 +128,12 @@ def into_l1(image: Array, centre: Array, radius: Array, *, box: bool = True) -> 
     moved = centre + way * kept
     moved = jnp.clip(moved, 0, 1) if box else moved
     return jnp.where(jnp.abs(moved - centre) > kept, jnp.nextafter(moved, centre), moved)
+
+
+def into_ball(delta: Array, radius: Array, norm: str) -> Array:
+    """The δ of a length of at most `radius` that is the nearest to the one given, in any box."""
+    if norm == "linf":
+        return jnp.clip(delta, -radius, radius)
+    if norm == "l1":
+        return into_l1(delta, jnp.zeros_like(delta), radius, box=False)
+    return delta * jnp.minimum(radius / jnp.maximum(length(delta, "l2"), 1e-12), 1)

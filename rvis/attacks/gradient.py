@@ -15,6 +15,7 @@ from rvis.attacks.attack import Keep, Plan, plan, run_attack, starts
 from rvis.attacks.look import Look, look, loss_gradient
 from rvis.attacks.request import BallOptions, Request, per_image, prepare
 from rvis.attacks.result import AttackResult
+from rvis.objectives import Objective
 from rvis.types import Array, ArrayLike, KeyLike, Model
 
 
@@ -91,13 +92,12 @@ def plan_pgd(
     *,
     steps: int,
     step_size: Any = None,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     given: np.ndarray | None = None,
     drawn: Any = True,
     keep: Keep = "best",
 ) -> Plan:
     """The plan of `pgd` and its kin; see there and `starts` for the arguments."""
-    checks.count("steps", steps)
     if step_size is None:
         rate = 2.5 * request.eps / steps
     else:
@@ -122,12 +122,13 @@ class Momentum:
     Attributes:
       norm: that of the steps.
       decay: μ, how much of what was added up a step keeps.
-      diversity: how likely the model is shown the image smaller and shifted.
+      diversity: how likely the model is shown the image smaller and shifted; None for never, which
+        saves looking at the image as it is.
     """
 
     norm: str = struct.static()
     decay: Array
-    diversity: Array
+    diversity: Array | None
 
     def init(self, key: Array, start: Any) -> MomentumState:
         """At the image, with the length of a step."""
@@ -139,12 +140,14 @@ class Momentum:
         self, key: Array, state: MomentumState, model: Model, problem: Problem
     ) -> tuple[MomentumState, Look]:
         """One step up; what is told is of the image as it is."""
-        _, outcome = look(state.position, key, model, problem)
-
-        def loss(x: Array) -> Array:
-            return look(_resized(key, x, self.diversity), key, model, problem)[0]
-
-        gradient = jax.grad(loss)(state.position)
+        if self.diversity is None:
+            gradient, outcome = loss_gradient(state.position, key, model, problem)
+        else:
+            chance = self.diversity
+            _, outcome = look(state.position, key, model, problem)
+            gradient = jax.grad(lambda x: look(_resized(key, x, chance), key, model, problem)[0])(
+                state.position
+            )
         scale = jnp.maximum(jnp.abs(gradient).mean(), 1e-30)
         velocity = self.decay * state.velocity + gradient / scale
         moved = steepest(state.position, velocity, state.rate, self.norm)
@@ -170,15 +173,16 @@ def plan_mi_fgsm(
     steps: int,
     decay: float = 1.0,
     diversity: float = 0.0,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     keep: Keep = "last",
 ) -> Plan:
     """The plan of `mi_fgsm`; see there for the arguments."""
     checks.count("steps", steps)
+    chance = checks.number("diversity", diversity, low=0, high=1)
     attack = Momentum(
         request.norm,
         jnp.float32(checks.number("decay", decay, low=0)),
-        jnp.float32(checks.number("diversity", diversity, low=0, high=1)),
+        jnp.float32(chance) if chance else None,
     )
     start = starts(request, drawn=False), (request.eps / steps).astype(np.float32)
     return plan(request, attack, start, steps=steps, loss=loss, keep=keep)
@@ -194,7 +198,7 @@ def mi_fgsm(
     eps: Any,
     decay: float = 1.0,
     diversity: float = 0.0,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 10,
@@ -244,7 +248,7 @@ def fgsm(
     *,
     norm: str = "linf",
     eps: Any,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     target: Any = None,
     key: KeyLike = 0,
     **options: Unpack[BallOptions],
@@ -290,7 +294,7 @@ def bim(
     norm: str = "linf",
     eps: Any,
     step_size: Any = None,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 10,
@@ -335,7 +339,7 @@ def pgd(
     eps: Any,
     step_size: Any = None,
     restarts: int = 1,
-    loss: str = "ce",
+    loss: str | Objective = "ce",
     target: Any = None,
     key: KeyLike = 0,
     steps: int = 40,

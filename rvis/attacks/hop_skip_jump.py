@@ -179,7 +179,6 @@ def plan_hop_skip_jump(
     request: Request, *, steps: int, start: np.ndarray | None = None, keep: Keep = "best"
 ) -> Plan:
     """The plan of `hop_skip_jump`; see there for the arguments."""
-    checks.count("steps", steps)
     begun = starts(request, start, drawn=start is None)
     attack = HopSkipJump(request.norm)
     return plan(request, attack, begun, steps=steps, loss="margin", keep=keep, piece=50)

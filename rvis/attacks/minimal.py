@@ -22,7 +22,6 @@ from rvis.attacks.request import (
     Callback,
     Options,
     Request,
-    check_run,
     conclude,
     failure,
     watch,
@@ -189,7 +188,6 @@ def run_unsolved(
     Returns:
       Images (n, H, W, C), losses (n, steps), and the steps that each took, 0 where it is untouched.
     """
-    check_run(callback, options.get("chunk"))
     rows = np.flatnonzero(~request.solved)
     images, made = request.images.copy(), np.zeros(len(request.images), np.int32)
     losses = np.full((len(images), steps), np.nan, np.float32)
@@ -241,8 +239,6 @@ def searched(
       own: the attack's own options, for its result's `config`.
       **options: see `pgd`.
     """
-    checks.count("binary_search_steps", binary_search_steps)
-    checks.count("steps", steps)
     checks.number("weight", weight, above=0)
     algorithm = Search(
         inner,

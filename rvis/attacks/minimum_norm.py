@@ -10,7 +10,7 @@ from rvis import checks, gate, struct
 from rvis.ascent import Problem
 from rvis.attacks.attack import Keep, Plan, Start, plan, run_attack
 from rvis.attacks.attack import starts as begun
-from rvis.attacks.geometry import dual_length, into_l1, length
+from rvis.attacks.geometry import dual_length, into_ball, length
 from rvis.attacks.look import Look, loss_gradient, nearest
 from rvis.attacks.request import BallOptions, Request, prepare
 from rvis.attacks.result import AttackResult
@@ -99,12 +99,9 @@ class MinimumNorm:
 
     def _within(self, delta: Array, radius: Array) -> Array:
         """δ in the ball, or of a decoupled attack on its sphere."""
-        if self.norm == "linf":
-            return jnp.clip(delta, -radius, radius)
-        if self.norm == "l1":
-            return into_l1(delta, jnp.zeros_like(delta), radius, box=False)
-        scale = radius / jnp.maximum(length(delta, "l2"), 1e-12)
-        return delta * (scale if self.decoupled else jnp.minimum(scale, 1))
+        if not self.decoupled:
+            return into_ball(delta, radius, self.norm)
+        return delta * radius / jnp.maximum(length(delta, "l2"), 1e-12)
 
 
 def plan_fmn(
@@ -142,7 +139,6 @@ def _plan(
     radius: float,
     keep: Keep,
 ) -> Plan:
-    checks.count("steps", steps)
     numbers = (
         checks.number("step_size", size, above=0),
         checks.number("gamma", gamma, above=0, high=1),

@@ -50,13 +50,6 @@ class BallOptions(_Special, Options, total=False):
     """The same, of attacks that can look at images in 8 bits, and through several draws."""
 
 
-def check_run(callback: Any, chunk: Any) -> None:
-    """Raises TypeError or ValueError, naming the argument, for what no run can take."""
-    checks.function("callback", callback)
-    if chunk is not None:
-        checks.count("chunk", chunk)
-
-
 @dataclasses.dataclass(frozen=True)
 class Request:
     """Checked arguments that every attack shares, on the host.

@@ -46,12 +46,12 @@ def distances(images: ArrayLike, others: ArrayLike, norm: str) -> np.ndarray:
       [0.5, 1.0, 2.0, 0.5]
     """
     checks.choice("norm", norm, MEASURES)
-    own, moved = (
-        np.asarray(checks.array(name, given), np.float64)
-        for name, given in (("images", images), ("others", others))
-    )
-    checks.finite("images", own)
-    checks.finite("others", moved)
+    given = {"images": np.asarray(images), "others": np.asarray(others)}
+    for name, array in given.items():
+        if array.dtype.kind not in "fV":
+            raise TypeError(f"{name}: floats in [0, 1] were expected, given {array.dtype}")
+        checks.finite(name, array)
+    own, moved = (array.astype(np.float64) for array in given.values())
     if own.shape != moved.shape or own.ndim < 2:
         raise ValueError(f"others: {own.shape} was expected, given shape {moved.shape}")
     delta = moved - own
@@ -197,11 +197,6 @@ class AttackResult:
         amplified = 0.5 + delta / (2 * most) if most > 0 else np.full_like(delta, 0.5)
         rows = np.stack([self.originals[i], amplified, self.images[i]])
         return np.clip(rows, 0, 1).astype(np.float32)
-
-    def _titles(self, i: int) -> list[str]:
-        most = float(np.abs(self.images[i] - self.originals[i]).max())
-        scale = f"x {0.5 / most:.3g}" if most > 0 else "none"
-        return [self._name(self.clean[i]), scale, self._name(self.predictions[i])]
 
     def _story(self, i: int) -> str:
         return f"{self._name(self.clean[i])} > {self._name(self.predictions[i])}"

@@ -227,13 +227,10 @@ def plan_square(
     keep: Keep = "first",
 ) -> Plan:
     """The plan of `square`; see there for the arguments."""
-    checks.count("steps", steps)
     checks.number("p", p, above=0, high=1)
-    if not isinstance(rescale_schedule, (bool, np.bool_)):
-        raise TypeError(f"rescale_schedule: True or False was expected, given {rescale_schedule!r}")
     if loss is None:
         loss = "ce" if request.targeted else "margin"
-    marks = halvings(steps, rescale=bool(rescale_schedule))
+    marks = halvings(steps, rescale=rescale_schedule)
     attack = Square(request.norm, on_device(marks), on_device(p, jnp.float32))
     start = request.images[:, None]
     return plan(request, attack, start, steps=steps, loss=loss, keep=keep, piece=50)

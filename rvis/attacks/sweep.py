@@ -16,7 +16,7 @@ from rvis.attacks.attack import Plan, run_plan
 from rvis.attacks.fab import plan_fab
 from rvis.attacks.gradient import plan_bim, plan_mi_fgsm, plan_pgd
 from rvis.attacks.minimum_norm import plan_fmn
-from rvis.attacks.request import Callback, check_run, prepare, watch
+from rvis.attacks.request import Callback, prepare, watch
 from rvis.attacks.result import NORMS, AttackResult
 from rvis.attacks.square import plan_square
 from rvis.plotting import figures
@@ -217,7 +217,6 @@ def robustness(
     radii = np.asarray(sorted({checks.number("epsilons", e, low=0) for e in epsilons}))
     if not radii.size:
         raise ValueError("epsilons: at least one number was expected, given none")
-    check_run(callback, chunk)
     steps = registered.steps if steps is None else checks.count("steps", steps)
     request = prepare(
         model, images, labels, norm=norm, target=target, key=key, norms=registered.norms
@@ -319,7 +318,6 @@ def smallest_epsilon(
     if not callable(attack):
         raise TypeError(f"attack: a function such as rvis.attacks.pgd was expected, given {attack}")
     most = checks.number("high", high, above=0)
-    checks.count("binary_search_steps", binary_search_steps)
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     radii = np.full(len(batch), most, np.float32)
     held, fooled = np.zeros(len(batch)), np.full(len(batch), np.inf)

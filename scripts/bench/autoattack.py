@@ -1,22 +1,28 @@
 """AutoAttack beside torchattacks' on the same weights and images, and minima beside foolbox's.
 
-Command:  python -m scripts.bench.autoattack DATA [DATA …] [--robust FILE] [--images 200]
-Time:     an hour on two idle cores. Needs the `bench` extra and torchattacks.
-Prints:   for each network a row for each attack: the accuracy after it, theirs and ours, and the
-          seconds of both; then the medians of DDN, FMN and HopSkipJump on 100 digits beside
-          foolbox's. `--out` holds the same as JSON, with the machine's load at the start and end.
+Command:  python -m scripts.bench.autoattack DATA [DATA …] [--robust FILE] [--images 200] [--times]
+          python -m scripts.bench.autoattack DATA --minima 100
+Time:     two hours on two idle cores. Needs the `bench` extra and torchattacks.
+Prints:   for each network the accuracy after each attack, theirs and ours, and the seconds of both;
+          with --minima instead the medians of FAB, FMN, DDN and HopSkipJump on so many digits,
+          beside torchattacks' FAB and foolbox's others. `--out` holds the same as JSON; what it
+          has is not measured again, so that the same command goes on.
 DATA is what `rvis.data.load` reads; FILE the weights of RobustBench's ResNet-4b.
 torchattacks' AutoAttack gives its FAB 10 steps and its APGD 10; here both have the official 100,
-FAB-T its nine targets and Square the official schedule.
+FAB-T its nine targets and Square the official schedule. Our time holds compilation, or what JAX's
+cache leaves of it. --times says that the machine did nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
 import sys
 import time
-from collections.abc import Callable
+import unittest.mock
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +32,15 @@ import numpy as np
 import rvis
 from rvis import attacks, files
 from rvis.models.weights import convert
-from scripts.captum_check import twin
+from scripts.bench.twins import twin
 
+room = importlib.import_module("rvis.attacks.autoattack")  # not the function of this name
 SETTINGS = {
     "mnist_cnn_robust": ("linf", 0.3),
     "cifar10_resnet_robust": ("l2", 0.5),
     "cifar10_resnet4b_adv": ("linf", 2 / 255),
 }
+ORDER = ("clean", "apgd-ce", "apgd-t", "fab-t", "square")
 NAMES = {"linf": "Linf", "l2": "L2"}
 
 
@@ -98,71 +106,173 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def after_each(
-    network: Any, images: np.ndarray, labels: np.ndarray, norm: str, eps: float, batch: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy after each of their attacks, which see what holds, and its seconds."""
+    network: Any, images: np.ndarray, labels: np.ndarray, norm: str, eps: float
+) -> tuple[dict[str, int], dict[str, float]]:
+    """How many hold after each of their attacks, which see what holds, and its seconds."""
+    x, y = tensors(images, labels)
+    held = network(x).argmax(1) == y
+    counts, seconds = {"clean": int(held.sum())}, {}
+    for name, attack in theirs(network, norm, eps).items():
+        rows = held.nonzero()[:, 0]
+        seconds[name] = 0.0
+        if len(rows):
+            moved, seconds[name] = timed(partial(attack, x[rows], y[rows]))
+            held[rows] = network(moved).argmax(1) == y[rows]
+        counts[name] = int(held.sum())
+        print(f"  torchattacks {name}: {counts[name]} hold, {seconds[name]:.1f} s", flush=True)
+    return counts, seconds
+
+
+def compare(
+    name: str, model: rvis.Model, network: Any, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """How many images hold after each attack, and its seconds, ours and theirs."""
+    norm, eps = SETTINGS[name]
+    seconds: dict[str, float] = dict.fromkeys(ORDER[1:], 0.0)
+    official = room.run_plan
+
+    def watched(*arguments: Any, label: str, **options: Any) -> Any:
+        found, seconds[label] = timed(partial(official, *arguments, label=label, **options))
+        fooled = int(found.success.sum())
+        print(f"  rvis {label}: {fooled} fooled, {seconds[label]:.1f} s", flush=True)
+        return found
+
+    ours = partial(attacks.autoattack, model, norm=norm, eps=eps, progress=False)
+    with unittest.mock.patch.object(room, "run_plan", watched):
+        found, whole = timed(partial(ours, images, labels))
+    held = {each: round(share * len(images)) for each, share in found.accuracies.items()}
+    counts, spent = after_each(network, images, labels, norm, eps)
+    return {
+        "images": len(images),
+        "rvis": held,
+        "torchattacks": counts,
+        "rvis_seconds": {**seconds, "whole": whole},
+        "torchattacks_seconds": {**spent, "whole": sum(spent.values())},
+    }
+
+
+def following(first: int, count: int, batch: int) -> np.ndarray:
+    """The numbers of the batch after the first images, so that any number of batches is fair.
+
+    Example:
+      >>> from scripts.bench.autoattack import following
+      >>> [following(first, 10, 4).tolist() for first in (0, 4, 8)]
+      [[0, 3, 6, 9], [1, 4, 7, 2], [5, 8]]
+    """
+    steps = -(-count // batch)
+    return np.concatenate([np.arange(i, count, steps) for i in range(steps)])[first : first + batch]
+
+
+def added(one: Any, other: Any) -> Any:
+    """The sums of two trees of numbers."""
+    if isinstance(one, dict):
+        return {key: added(one[key], other[key]) for key in one}
+    return one + other
+
+
+def medians(
+    images: np.ndarray, right: np.ndarray, norm: str, moved: Any, fooled: Any, own: Any
+) -> list[float]:
+    """Theirs and ours, of the images that the model gets right; inf for what was not fooled."""
+    moved = moved.numpy().transpose(0, 2, 3, 1)
+    distances = attacks.distances(images, moved, norm), attacks.distances(images, own.images, norm)
+    pairs = zip((np.asarray(fooled), own.success), distances, strict=True)
+    return [float(np.median(np.where(ok, d, np.inf)[right])) for ok, d in pairs]
+
+
+def minima(
+    model: rvis.Model, images: np.ndarray, labels: np.ndarray, rows: dict[str, Any]
+) -> Iterator[None]:
+    """Median distances beside foolbox's and torchattacks'; adds what is not in the rows."""
+    import foolbox
+    import torchattacks
+
+    x, y = tensors(images, labels)
+    network = twin(model)
+    boxed = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    right = np.asarray(model(images)).argmax(1) == labels
+    quiet: dict[str, Any] = {"progress": False}
+
+    def theirs(attack: Any) -> tuple[Any, Any]:
+        _, moved, fooled = attack(boxed, x, y, epsilons=None)
+        return moved, fooled.numpy()
+
+    def torchfab(norm: str) -> tuple[Any, Any]:
+        moved = torchattacks.FAB(network, norm=NAMES[norm], eps=1e3, steps=100)(x, y)
+        return moved, network(moved).argmax(1).numpy() != labels
+
+    fmn, arrays = foolbox.attacks.fast_minimum_norm, (model, images, labels)
+    pairs: dict[str, tuple[Callable[[], Any], Callable[..., Any]]] = {
+        "ddn l2": (partial(theirs, foolbox.attacks.DDNAttack()), attacks.ddn),
+        "fmn l2": (partial(theirs, fmn.L2FMNAttack()), attacks.fmn),
+        "fmn linf": (
+            partial(theirs, fmn.LInfFMNAttack(max_stepsize=10.0)),
+            partial(attacks.fmn, norm="linf", step_size=10.0),
+        ),
+        "fmn l1": (partial(theirs, fmn.L1FMNAttack()), partial(attacks.fmn, norm="l1")),
+        "fab l2": (partial(torchfab, "l2"), partial(attacks.fab, norm="l2")),
+        "fab linf": (partial(torchfab, "linf"), partial(attacks.fab, norm="linf")),
+    }
+    for name, (other, own) in pairs.items():
+        if name in rows:
+            continue
+        result, spent = timed(partial(own, *arrays, **quiet))
+        (moved, fooled), seconds = timed(other)
+        found = medians(images, right, result.norm, moved, fooled, result)
+        rows[name] = {"peer": found[0], "rvis": found[1], "seconds": [seconds, spent]}
+        print(f"{name}: peer {found[0]:.4f}, rvis {found[1]:.4f}", flush=True)
+        yield
+    for norm in ("l2", "linf"):
+        if f"hop_skip_jump {norm}" not in rows:
+            rows[f"hop_skip_jump {norm}"] = jumps(boxed, *arrays, right, norm)
+            yield
+
+
+def jumps(
+    network: Any,
+    model: rvis.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    right: np.ndarray,
+    norm: str,
+    rounds: int = 8,
+) -> dict[str, Any]:
+    """HopSkipJump beside foolbox's from the same images, with no more queries than any of its."""
+    import foolbox
     import torch
 
     x, y = tensors(images, labels)
+    taken = np.asarray(model(images)).argmax(1)
+    other = np.asarray([int(np.flatnonzero(taken != label)[0]) for label in labels])
+    queries: list[int] = []
+    asked = network._model
 
-    def right(x: Any, y: Any) -> Any:
-        return torch.cat([network(part).argmax(1) for part in x.split(batch)]) == y
+    def counted(some: Any) -> Any:
+        queries[-1] += len(some)
+        return asked(some)
 
-    held = right(x, y)
-    accuracies, seconds = {"clean": float(held.float().mean())}, {}
-    for name, attack in theirs(network, norm, eps).items():
-        rows = held.nonzero()[:, 0]
-
-        def work(attack: Any = attack, rows: Any = rows) -> Any:
-            parts = [attack(x[some], y[some]) for some in rows.split(batch)]
-            return torch.cat(parts) if parts else x[:0]
-
-        moved, seconds[name] = timed(work)
-        held[rows] = right(moved, y[rows])
-        accuracies[name] = float(held.float().mean())
-        print(f"  theirs {name}: {accuracies[name]:.3f}, {seconds[name]:.1f} s", flush=True)
-    return accuracies, seconds
-
-
-def minima(model: rvis.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Median distances beside foolbox's, of images that the model gets right."""
-    import foolbox
-
-    x, y = tensors(images, labels)
-    network = foolbox.PyTorchModel(twin(model), bounds=(0, 1), device="cpu")
-    right = np.asarray(model(images)).argmax(1) == labels
-    quiet: dict[str, Any] = {"progress": False}
-    pairs = {
-        "ddn l2": (
-            foolbox.attacks.DDNAttack(),
-            lambda: attacks.ddn(model, images, labels, **quiet),
-        ),
-        "fmn l2": (
-            foolbox.attacks.L2FMNAttack(),
-            lambda: attacks.fmn(model, images, labels, **quiet),
-        ),
-        "fmn linf": (
-            foolbox.attacks.LInfFMNAttack(max_stepsize=10.0),
-            lambda: attacks.fmn(model, images, labels, norm="linf", step_size=10.0, **quiet),
-        ),
-        "fmn l1": (
-            foolbox.attacks.L1FMNAttack(),
-            lambda: attacks.fmn(model, images, labels, norm="l1", **quiet),
-        ),
-    }
-    rows = {}
-    for name, (other, own) in pairs.items():
-        result, spent = timed(own)
-        (_, moved, fooled), seconds = timed(partial(other, network, x, y, epsilons=None))
-        moved = moved.numpy().transpose(0, 2, 3, 1)
-        distance = attacks.distances(images, moved, result.norm)
-        medians = [
-            float(np.median(np.where(ok, d, np.inf)[right]))
-            for ok, d in ((fooled.numpy(), distance), (result.success, result.distances))
-        ]
-        rows[name] = {"foolbox": medians[0], "rvis": medians[1], "seconds": [seconds, spent]}
-        print(f"{name}: foolbox {medians[0]:.4f}, rvis {medians[1]:.4f}", flush=True)
-    return rows
+    network._model = counted
+    attack = foolbox.attacks.HopSkipJumpAttack(steps=rounds, constraint=norm)
+    parts = []
+    for i, start in enumerate(other):
+        queries.append(0)
+        if right[i]:
+            begun = x[start : start + 1]
+            parts.append(attack.run(network, x[i : i + 1], y[i : i + 1], starting_points=begun))
+        else:
+            parts.append(x[i : i + 1])
+    network._model = asked
+    moved = torch.cat(parts)
+    fooled = network(moved).argmax(1).numpy() != labels
+    steps = int(min(q for q, ok in zip(queries, right, strict=True) if ok))
+    own = attacks.hop_skip_jump(
+        model, images, labels, norm=norm, start=images[other], steps=steps, progress=False
+    )
+    found = medians(images, right, norm, moved, fooled, own)
+    asked_for = int(np.median(np.asarray(queries)[right]))
+    print(f"hop_skip_jump {norm}: foolbox {found[0]:.4f} with {asked_for} queries, ", end="")
+    print(f"rvis {found[1]:.4f} with {steps}", flush=True)
+    return {"peer": found[0], "rvis": found[1], "queries": [asked_for, steps]}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -172,60 +282,58 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--robust", type=Path, help="weights of cifar10_resnet4b_adv")
     p.add_argument("--models", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     p.add_argument("--images", type=int, default=200, help="test images, evenly spread")
-    p.add_argument("--batch", type=int, default=100, help="of torchattacks")
-    p.add_argument(
-        "--minima", type=int, default=100, help="digits for minimal distances; 0 for none"
-    )
-    p.add_argument("--threads", type=int, help="of torch; as many as it takes by default")
+    p.add_argument("--batch", type=int, default=25, help="images at once")
+    p.add_argument("--batches", type=int, default=10**6, help="at most so many in this call")
+    p.add_argument("--minima", type=int, help="compare minimal distances of so many digits")
+    p.add_argument("--times", action="store_true", help="the machine does nothing else")
     p.add_argument("--out", type=Path, default=Path("scripts", "results", "autoattack.json"))
     a = p.parse_args(arguments)
     import torch
 
-    torch.set_num_threads(a.threads or torch.get_num_threads())
-    report: dict[str, Any] = {
-        "images": a.images,
-        "load": [os.getloadavg()],
-        "threads": torch.get_num_threads(),
-    }
-    report["networks"] = {}
+    report = json.loads(a.out.read_text(encoding="utf-8")) if a.out.exists() else {}
     sets = [rvis.data.load(path, "test") for path in a.data]
+
+    def some(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """So many test images of a shape, evenly spread, and their labels."""
+        for data in sets:
+            if data.images.shape[1:] == shape:
+                chosen = np.linspace(0, len(data) - 1, count).astype(int)
+                return np.asarray(data.floats(chosen)), data.labels[chosen]
+        return None
+
+    if a.minima:
+        model = rvis.load("mnist_cnn")
+        chosen = some(model.input_shape, a.minima)
+        if chosen is None:
+            print("DATA: images of 28 pixels were expected", file=sys.stderr)
+            return 2
+        for _ in minima(model, *chosen, report.setdefault("minima", {})):
+            files.write_json(a.out, report)
+        return 0
     for name in a.models:
-        if name == "cifar10_resnet4b_adv" and a.robust is None:
+        public = name == "cifar10_resnet4b_adv"
+        if public and a.robust is None:
             print(f"{name}: left out without --robust", file=sys.stderr)
             continue
-        ours = name in rvis.list_models() and name != "cifar10_resnet4b_adv"
-        model = rvis.load(name) if ours else rvis.load(name, weights=a.robust)
-        network = twin(model) if ours else plain(model)
-        norm, eps = SETTINGS[name]
-        for data in sets:
-            if data.images.shape[1:] != model.input_shape:
-                continue
-            chosen = np.linspace(0, len(data) - 1, a.images).astype(int)
-            images, labels = np.asarray(data.floats(chosen)), data.labels[chosen]
-            print(f"{name}, {norm}, eps {eps:.4g}", flush=True)
-            found, spent = timed(
-                partial(
-                    attacks.autoattack, model, images, labels, norm=norm, eps=eps, progress=False
-                )
-            )
-            print(found.table(), f"\n  ours {spent:.1f} s", flush=True)
-            others, seconds = after_each(network, images, labels, norm, eps, a.batch)
-            report["networks"][name] = {
-                "norm": norm,
-                "eps": eps,
-                "rvis": found.accuracies,
-                "torchattacks": others,
-                "rvis_seconds": spent,
-                "torchattacks_seconds": {**seconds, "whole": sum(seconds.values())},
-            }
+        model = rvis.load(name, weights=a.robust) if public else rvis.load(name)
+        chosen = some(model.input_shape, a.images)
+        if chosen is None:
+            continue
+        network = plain(model) if public else twin(model)
+        rows = report.setdefault("times" if a.times else "accuracies", {})
+        about = {"norm": SETTINGS[name][0], "eps": SETTINGS[name][1]}
+        about |= {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+        for _ in range(a.batches):
+            first = rows.get(name, {}).get("images", 0)
+            if first >= a.images:
+                break
+            part = following(first, a.images, a.batch)
+            row = compare(name, model, network, chosen[0][part], chosen[1][part])
+            before = rows.get(name, {})
+            row = added(row, {key: before[key] for key in row}) if before else row
+            rows[name] = {**row, **about}
             files.write_json(a.out, report)
-    digits = [data for data in sets if data.images.shape[1:] == (28, 28, 1)]
-    if a.minima and digits:
-        chosen = np.linspace(0, len(digits[0]) - 1, a.minima).astype(int)
-        images, labels = np.asarray(digits[0].floats(chosen)), digits[0].labels[chosen]
-        report["minima"] = minima(rvis.load("mnist_cnn"), images, labels)
-    report["load"].append(os.getloadavg())
-    files.write_json(a.out, report)
+            print(name, json.dumps(rows[name]), flush=True)
     return 0
 
 

@@ -100,7 +100,9 @@ def test_penalties_and_transforms_take_part():
     assert not np.array_equal(rolled.images, plain.images)
 
 
-@pytest.mark.parametrize("image", ["fourier", "pyramid", "cppn"])
+@pytest.mark.parametrize(
+    "image", ["fourier", *(pytest.param(x, marks=pytest.mark.slow) for x in ("pyramid", "cppn"))]
+)
 def test_other_parameterizations_fool_too(image):
     model = toys.pointwise(size=(8, 8))
     result = attacks.fool(model, 1, image=image, steps=10, progress=False)
@@ -215,6 +217,7 @@ def test_the_command_refuses_in_one_line(words, named, tmp_path, capsys):
     assert named in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_first_attack_fools_every_picture_of_a_data_set(tmp_path, capsys, mnist_test):
     words = (
         f"{DATA / 'mnist'} --model mnist_cnn --images 4 --binary-search-steps 8 --steps 15 --quiet"

@@ -91,7 +91,9 @@ def test_the_nearest_point_of_an_l1_ball_is_cut_alike_everywhere(radius):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_random_directions_have_length_one(norm):
     draws = np.asarray(
-        jax.vmap(lambda k: surface(k, (4, 4, 3), norm))(jax.random.split(jax.random.key(0), 64))
+        jax.jit(jax.vmap(lambda k: surface(k, (4, 4, 3), norm)))(
+            jax.random.split(jax.random.key(0), 64)
+        )
     )
     lengths = [float(length(draw, norm)) for draw in draws]
     np.testing.assert_allclose(lengths, 1, rtol=1e-5)

@@ -32,10 +32,10 @@ DUAL = {
 }
 EVERY = {
     "fgsm": (attacks.fgsm, {}),
-    "bim": (attacks.bim, {"steps": 10}),
-    "pgd": (attacks.pgd, {"steps": 10}),
-    "mi_fgsm": (attacks.mi_fgsm, {"steps": 10, "diversity": 0.5}),
-    "apgd": (attacks.apgd, {"steps": 10}),
+    "bim": (attacks.bim, {"steps": 60}),  # as many everywhere: one program each
+    "pgd": (attacks.pgd, {"steps": 60}),
+    "mi_fgsm": (attacks.mi_fgsm, {"steps": 60, "diversity": 0.5}),
+    "apgd": (attacks.apgd, {"steps": 60}),
     "square": (attacks.square, {"steps": 10}),
 }
 PAIRS = [(name, norm) for name in EVERY for norm in EPS]
@@ -152,7 +152,7 @@ def test_more_steps_do_better_and_noise_does_worst(toy, norm):
     model, images, labels = toy
     eps = 8 * EPS[norm]  # far enough for the network not to be linear
     request = prepare(model, images, labels, norm=norm, eps=eps)
-    noise = np.asarray(jax.vmap(lambda b, k: b.sample(k))(balls(request), request.keys()))
+    noise = np.asarray(jax.jit(jax.vmap(lambda b, k: b.sample(k)))(balls(request), request.keys()))
 
     def loss(pictures):
         z = np.asarray(jax.nn.log_softmax(model(pictures)))
@@ -165,8 +165,8 @@ def test_more_steps_do_better_and_noise_does_worst(toy, norm):
 @pytest.mark.parametrize(("name", "norm"), TURNING)
 def test_without_bounds_every_image_is_fooled(toy, name, norm):
     model, images, labels = toy
-    steps = 500 if name == "square" else 60
-    found = run(name, model, images, labels, norm=norm, eps=np.inf, steps=steps)
+    more = {"steps": 500} if name == "square" else {}
+    found = run(name, model, images, labels, norm=norm, eps=np.inf, **more)
     assert found.success.all() and (found.iterations >= 0).all()
 
 
@@ -267,7 +267,7 @@ def test_mi_fgsm_adds_up_gradients_of_mean_one(toy, decay):
     labels = np.asarray(model(images)).argmax(1)
     options = {"norm": "l2", "eps": 1.2, "decay": decay, "steps": 4}
     found = run("mi_fgsm", model, images, labels, **{**options, "diversity": 0.0})
-    slope = jax.grad(lambda x, label: -jax.nn.log_softmax(model(x))[0, label])
+    slope = jax.jit(jax.grad(lambda x, label: -jax.nn.log_softmax(model(x))[0, label]))
     for image, label, end in zip(images, labels, found.images, strict=True):
         x, velocity = image, 0
         for _ in range(4):
@@ -352,7 +352,7 @@ def test_apgd_starts_on_the_surface(norm):
     grey = np.full((3, *SHAPE), 0.5, np.float32) + np.arange(3).reshape(3, 1, 1, 1) / 100
     request = prepare(small.network(), grey.astype(np.float32), 0, norm=norm, eps=EPS[norm])
     plan = plan_apgd(request, steps=3)
-    begun = jax.vmap(plan.attack.init)(request.keys(), plan.starts).position[:, 0]
+    begun = jax.jit(jax.vmap(plan.attack.init))(request.keys(), plan.starts).position[:, 0]
     np.testing.assert_allclose(attacks.distances(grey, begun, norm), EPS[norm], rtol=1e-5)
     assert len({image.tobytes() for image in np.asarray(begun - grey)}) == 3
 

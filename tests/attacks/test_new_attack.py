@@ -62,12 +62,14 @@ def momentum(model, images, labels, *, eps, target=None, key=0, **options):
 def by_hand(model, image, label, eps, steps, decay):
     """The iterates and their losses, in a plain loop."""
 
+    @jax.jit
     def loss(x):
         return -jax.nn.log_softmax(model(x))[0, label]
 
+    slope = jax.jit(jax.value_and_grad(loss))
     x, velocity, seen, losses = image, 0.0, [], []
     for _ in range(steps):
-        value, gradient = jax.value_and_grad(loss)(x)
+        value, gradient = slope(x)
         seen.append(np.asarray(x))
         losses.append(float(value))
         velocity = decay * velocity + gradient / jnp.abs(gradient).sum()

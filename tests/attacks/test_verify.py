@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from rvis import attacks, objectives
 from rvis.types import identity
 from tests import toys
+from tests.attacks import small
 
 SHAPE = (6, 6, 1)
 EPS = 0.05
@@ -25,33 +29,42 @@ def _small(params, images):
     return jax.nn.tanh((images - 0.5).reshape(images.shape[0], -1) @ params["in"]) @ params["out"]
 
 
-def honest(params, images, *, tap=identity, relu=jax.nn.relu):
+def honest(params, images):
     """Logits of two dense layers."""
-    return tap("out", _small(params, images))
+    return _small(params, images)
 
 
-def softmaxed(params, images, *, tap=identity, relu=jax.nn.relu):
+def softmaxed(params, images):
     """Probabilities where logits belong."""
-    return tap("out", jax.nn.softmax(_small(params, images)))
+    return jax.nn.softmax(_small(params, images))
 
 
-def quantised(params, images, *, tap=identity, relu=jax.nn.relu):
+def quantised(params, images):
     """Pixels of 16 levels, through which no gradient passes."""
-    return tap("out", _small(params, jnp.round(images * 15) / 15))
+    return _small(params, jnp.round(images * 15) / 15)
 
 
-def misled(params, images, *, tap=identity, relu=jax.nn.relu):
+def misled(params, images):
     """A backward pass that points the other way."""
-    return tap("out", _small(params, 2 * jax.lax.stop_gradient(images) - images))
+    return _small(params, 2 * jax.lax.stop_gradient(images) - images)
 
 
-def saturated(params, images, *, tap=identity, relu=jax.nn.relu):
+def saturated(params, images):
     """Logits so large that the softmax is sure of everything."""
-    return tap("out", 300 * _small(params, images))
+    return 300 * _small(params, images)
 
 
-def model_of(apply):
-    return toys.linear(np.zeros((36, 3)), SHAPE).replace(apply=apply, params=WEIGHTS)
+FORMS = (honest, softmaxed, quantised, misled, saturated)
+
+
+def apply(params, images, *, tap=identity, relu=jax.nn.relu):
+    """The form of this number, so that all of them share their programs."""
+    return tap("out", jax.lax.switch(params["form"], FORMS, params, images))
+
+
+def model_of(form):
+    params = {**WEIGHTS, "form": jnp.int32(FORMS.index(form))}
+    return toys.linear(np.zeros((36, 3)), SHAPE).replace(apply=apply, params=params)
 
 
 LABELS = np.asarray(model_of(honest)(IMAGES)).argmax(1)
@@ -98,9 +111,9 @@ def timid(model, images, labels, *, eps, norm):
     return pgd(model, images, labels, eps=min(eps, EPS**2 / max(eps, 1e-9)), norm=norm)
 
 
-def verify(attack=pgd, apply=honest, **options):
+def verify(attack=pgd, form=honest, **options):
     options = {"eps": EPS, "queries": 20, "progress": False, **options}
-    return attacks.verify(model_of(apply), attack, IMAGES, LABELS, **options)
+    return attacks.verify(model_of(form), attack, IMAGES, LABELS, **options)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -109,6 +122,41 @@ def test_an_honest_attack_on_an_honest_model_passes(norm):
     assert report.passed and report.failed == ()
     assert str(report).endswith("14 of 14 checks hold")
     assert "FAIL" not in str(report)
+
+
+LEVELS = np.round(255 * small.images(12)[0]).astype(np.float32) / np.float32(255)
+
+
+def shared(model, images, labels, *, eps, norm):
+    """The same change for all images of a batch, which is what such an attack is for."""
+    if eps == 0:
+        return images
+    return attacks.universal(model, images, labels, eps=eps, norm=norm, steps=8, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("attack", "failed"),
+    [
+        (functools.partial(attacks.autoattack, progress=False), set()),
+        (functools.partial(attacks.fab, steps=10, progress=False), set()),
+        (functools.partial(attacks.mi_fgsm, loss="margin", progress=False), set()),
+        (
+            functools.partial(attacks.apgd, loss="dlr", steps=10, quantize=True, progress=False),
+            set(),
+        ),
+        (shared, {"batch"}),
+    ],
+)
+def test_the_attacks_of_the_library_pass(attack, failed, monkeypatch):
+    room = importlib.import_module("rvis.attacks.autoattack")  # not the function of this name
+    official = room._attacks
+    monkeypatch.setattr(
+        room, "_attacks", lambda *names: {n: (p, 6) for n, (p, _) in official(*names).items()}
+    )
+    model = small.network()
+    labels = np.asarray(model(LEVELS)).argmax(1)
+    report = attacks.verify(model, attack, LEVELS, labels, eps=0.03, queries=20, progress=False)
+    assert failed <= set(report.failed) and (failed or report.passed), str(report)
 
 
 def naive(model, images, labels, **options):
@@ -120,10 +168,10 @@ def naive(model, images, labels, **options):
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
-        ({"apply": softmaxed}, {"logits"}),
-        ({"apply": quantised}, {"gradient", "unbounded"}),
-        ({"apply": misled}, {"slope", "noise"}),
-        ({"apply": saturated, "attack": naive}, {"single step"}),
+        ({"form": softmaxed}, {"logits"}),
+        ({"form": quantised}, {"gradient", "unbounded"}),
+        ({"form": misled}, {"slope", "noise"}),
+        ({"form": saturated, "attack": naive}, {"single step"}),
         ({"attack": naive}, {"scale"}),
         ({"attack": restless}, {"identity"}),
         ({"attack": too_far}, {"ball"}),
@@ -142,7 +190,7 @@ def test_what_is_broken_is_caught(broken, expected):
 
 
 def test_a_search_without_gradients_shames_masked_ones():
-    report = verify(apply=quantised, eps=0.15, queries=100)
+    report = verify(form=quantised, eps=0.15, queries=100)
     assert "black box" in report.failed
     assert report["black box"].meaning.startswith("gradient masking")
 
