@@ -1,6 +1,7 @@
 """What a network saw in a picture: attribution methods for its top classes, on the picture itself.
 
 Command:  python scripts/attribute.py IMAGE [--model MODEL] [--top 3] [--out FOLDER]
+          python scripts/attribute.py IMAGE --model vgg16 --weights TRUNK --layer relu5_3 --units 7
 Time:     minutes on two cores for a 32-pixel network and one class; with one of 224 pixels choose
           `--methods`: RISE's 4000 masks take an hour.
 Prints:   the top classes with their probabilities, and where the figure is. `attribution.png` has a
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import rvis
-from rvis import attribution
+from rvis import attribution, objectives
 from rvis.models.tokens import TokenGrid
 from rvis.plotting import grids
 
@@ -87,18 +88,23 @@ def methods(model: rvis.Model, a: argparse.Namespace, side: int) -> dict[str, An
 
 
 def figure(
-    model: rvis.Model, path: Path, image: np.ndarray, classes: np.ndarray, a: argparse.Namespace
+    model: rvis.Model,
+    path: Path,
+    image: np.ndarray,
+    target: Any,
+    names: list[str],
+    a: argparse.Namespace,
 ) -> list[Path]:
-    """Draws all methods; the files written."""
+    """Draws all methods for each of some targets; the files written."""
     shown = rvis.data.read_image(path)
     if max(shown.shape[:2]) > a.width:
         shown = rvis.data.read_image(path, longest=a.width)
     shown = np.clip(shown, 0, 1)
-    images = np.repeat(image[None], len(classes), 0)
-    columns, titles = [[shown] * len(classes)], ["picture"]
+    images = np.repeat(image[None], len(names), 0)
+    columns, titles = [[shown] * len(names)], ["picture"]
     for name, method in methods(model, a, min(image.shape[:2])).items():
         try:
-            result = method(model, images, classes)
+            result = method(model, images, target)
         except ValueError as error:
             if not str(error).startswith("model:"):
                 raise
@@ -109,13 +115,12 @@ def figure(
         drawn = [grids.overlay(shown[None], own[None], style=a.style)[0] for own in maps]
         columns.append(drawn)
         titles.append(TITLES.get(name, name.replace("_", " ")))
-    rows = [[column[i] for column in columns] for i in range(len(classes))]
-    names = model.classes or tuple(f"class {i}" for i in range(classes.max() + 1))
+    rows = [[column[i] for column in columns] for i in range(len(names))]
     file = a.out / "attribution.png"
     if len(rows) == 1:
         whole = grids.grid(rows[0], titles=titles, columns=a.columns)
     else:
-        whole = grids.grid(rows, titles=titles, row_titles=[names[c] for c in classes])
+        whole = grids.grid(rows, titles=titles, row_titles=names)
     grids.save(whole, file)
     return [file]
 
@@ -128,6 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--pretrained", action="store_true", help="fetches an architecture's weights")
     p.add_argument("--top", type=int, default=3, help="classes, by their logits")
+    p.add_argument("--layer", help="channels of it in the place of classes")
+    p.add_argument("--units", type=int, nargs="+", default=[0])
     p.add_argument("--methods", nargs="+", help="of those that it has; all by default")
     p.add_argument("--width", type=int, default=480, help="of the picture's longer side, at most")
     p.add_argument("--columns", type=int, default=6, help="of the figure for a single class")
@@ -141,13 +148,17 @@ def main(arguments: list[str] | None = None) -> int:
         model = rvis.load(a.model, weights=a.weights, pretrained=a.pretrained)
         rvis.checks.count("--top", a.top)
         image = model.prepare(a.image)
-        logits = np.asarray(model(image))[0]
-        classes = np.argsort(-logits)[: a.top].astype(np.int32)
-        odds = np.exp(logits - logits.max())
-        for c in classes:
-            name = model.classes[c] if model.classes else f"class {c}"
-            print(f"{name}: {odds[c] / odds.sum():.1%}")
-        written = figure(model, a.image, image, classes, a)
+        if a.layer is not None:
+            target: Any = objectives.channel(a.layer, np.asarray(a.units, np.int32))
+            names = [f"{a.layer}:{unit}" for unit in a.units]
+        else:
+            logits = np.asarray(model(image))[0]
+            target = np.argsort(-logits)[: a.top].astype(np.int32)
+            names = [model.classes[c] if model.classes else f"class {c}" for c in target]
+            odds = np.exp(logits - logits.max())
+            for name, c in zip(names, target, strict=True):
+                print(f"{name}: {odds[c] / odds.sum():.1%}")
+        written = figure(model, a.image, image, target, names, a)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"{p.prog}: {error}", file=sys.stderr)
         return 2
@@ -160,4 +171,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    rvis.keep_programs()
     sys.exit(main())

@@ -271,6 +271,7 @@ def _mosaic(images: np.ndarray) -> np.ndarray:
     return np.pad(np.concatenate(rows), ((0, gap), (0, gap), (0, 0)), constant_values=1)
 
 
+@gate.public
 def centred(signed: ArrayLike) -> np.ndarray:
     """Signed pictures in [0, 1]: 0 is mid-grey, each one's largest magnitude black or white.
 

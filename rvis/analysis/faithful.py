@@ -30,7 +30,7 @@ class Faithfulness:
       counterpart: (m,) the unit of the other network that stands for this one: the class of the
         same number, or the unit of the layer whose scores correlate most with this one's over the
         real images; −1 without another network.
-      correlation: (m,) that correlation; 1 for classes.
+      correlation: (m,) that correlation; 1 for classes, NaN without another network.
       transfer: (m,) `percentile` of the picture for the counterpart; NaN without another network.
     """
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from rvis import gate
+from rvis import checks, gate
 from rvis.analysis import ranking
 from rvis.analysis.similarity import structural_similarity
 from rvis.types import LOGITS, Model, layer_shapes
@@ -37,6 +37,8 @@ def penultimate(model: Model, shape: tuple[int, int, int] | None = None) -> str:
 @gate.public
 def encode(model: Model, images: np.ndarray, layer: str) -> np.ndarray:
     """Φ(x): the activations (n, …) of a layer for images (n, H, W, C), on the host."""
+    checks.images("images", images, channels=model.input_shape[2])
+    checks.choice("layer", layer, (*model.layers, LOGITS))
     return ranking.each(ranking.Activations(layer), model, images)
 
 

@@ -31,6 +31,9 @@ def alignment(images: ArrayLike, maps: ArrayLike) -> np.ndarray:
     Reference: Etmann et al. 2019, On the Connection Between Adversarial Robustness and Saliency Map
       Interpretability, definition 3.
     """
+    if np.iscomplexobj(images):
+        raise TypeError("images: real numbers were expected, given complex ones")
+    checks.finite("images", images)
     given, gradients = (np.asarray(array, np.float64) for array in (images, maps))
     if given.shape != gradients.shape:
         raise ValueError(f"maps: {given.shape} was expected, given shape {gradients.shape}")
@@ -68,8 +71,6 @@ def spearman(first: ArrayLike, second: ArrayLike) -> np.ndarray:
                 f"{name}: (n, …) of one shape was expected, given {np.shape(first)} and "
                 f"{rows.shape}"
             )
-        if np.isnan(rows).any():
-            raise ValueError(f"{name}: numbers were expected, given NaN")
         ranks.append(np.stack([_mean_ranks(row) for row in rows.reshape(len(rows), -1)]))
     a, b = (r - r.mean(1, keepdims=True) for r in ranks)
     size = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))

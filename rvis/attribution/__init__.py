@@ -35,6 +35,7 @@ from rvis.attribution.paths import (
 from rvis.attribution.propagation import Relevance, lrp
 from rvis.attribution.regression import kernel_shap, lime, shapley_interactions
 from rvis.attribution.result import Attribution
+from rvis.attribution.rules import Composite
 from rvis.attribution.segments import superpixels, xrai
 from rvis.attribution.shapley import (
     ShapleyAttribution,
@@ -45,6 +46,7 @@ from rvis.attribution.shapley import (
 
 __all__ = [
     "Attribution",
+    "Composite",
     "Relevance",
     "ShapleyAttribution",
     "ShapleyResult",

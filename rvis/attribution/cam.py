@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,16 @@ from rvis.attribution.result import Attribution
 from rvis.objectives import Objective
 from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
 
-Layers = str | Sequence[str] | None
+Layers = str | Sequence[str]
+
+
+class Options(TypedDict, total=False):
+    """How a class activation map is made; see `rvis.attribution.grad_cam`."""
+
+    layer: Layers | None
+    signed: bool
+    chunk: int | None
+    progress: bool
 
 
 def _plus(a: Array, g: Array) -> Array:
@@ -77,14 +86,7 @@ class AtLayers:
 
 @gate.public
 def grad_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """relu(Σ_k α_k A_k), α_k the mean over places of the score's gradient in channel k of a layer.
 
@@ -122,19 +124,12 @@ def grad_cam(
 
     Reference: Selvaraju et al. 2016, Grad-CAM, equations 1 and 2.
     """
-    return _at_layers("grad_cam", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("grad_cam", model, images, target, **options)
 
 
 @gate.public
 def grad_cam_plus(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """Grad-CAM++: relu(Σ_k w_k A_k), w_k = Σ_ij α_kij·relu(g_kij), g the score's gradient.
 
@@ -152,19 +147,12 @@ def grad_cam_plus(
 
     Reference: Chattopadhay et al. 2018, Grad-CAM++, equations 9 and 19.
     """
-    return _at_layers("grad_cam_plus", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("grad_cam_plus", model, images, target, **options)
 
 
 @gate.public
 def xgrad_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """relu(Σ_k w_k A_k), w_k = Σ_ij A_kij·g_kij / Σ_ij A_kij: gradients weighed by activations.
 
@@ -180,19 +168,12 @@ def xgrad_cam(
 
     Reference: Fu et al. 2020, Axiom-based Grad-CAM, eq. 9.
     """
-    return _at_layers("xgrad_cam", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("xgrad_cam", model, images, target, **options)
 
 
 @gate.public
 def hires_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """relu(Σ_k A_k ⊙ g_k): each place with its own gradient.
 
@@ -208,19 +189,12 @@ def hires_cam(
 
     Reference: Draelos & Carin 2020, HiResCAM, eq. 4.
     """
-    return _at_layers("hires_cam", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("hires_cam", model, images, target, **options)
 
 
 @gate.public
 def layer_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """relu(Σ_k relu(g_k) ⊙ A_k): fine maps, of early layers too.
 
@@ -236,19 +210,12 @@ def layer_cam(
 
     Reference: Jiang et al. 2021, LayerCAM, equations 6 and 7.
     """
-    return _at_layers("layer_cam", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("layer_cam", model, images, target, **options)
 
 
 @gate.public
 def eigen_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: Layers = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """The first principal component of a layer's activations; it does not depend on the target.
 
@@ -266,7 +233,7 @@ def eigen_cam(
     Reference: Muhammad & Yeasin 2020, Eigen-CAM, eq. 4; channels less their means, as
       pytorch-grad-cam has them.
     """
-    return _at_layers("eigen_cam", model, images, target, layer, signed, chunk, progress)
+    return _at_layers("eigen_cam", model, images, target, **options)
 
 
 @gate.public
@@ -295,8 +262,9 @@ def layer_gradient_x_activation(
     Reference: Olah et al. 2018, The Building Blocks of Interpretability (distill), "What does the
       network see".
     """
+    run: dict[str, Any] = {"chunk": chunk, "progress": progress}
     method = "layer_gradient_x_activation"
-    return _at_layers(method, model, images, target, layer, True, chunk, progress)
+    return _at_layers(method, model, images, target, layer=layer, signed=True, **run)
 
 
 def _at_layers(
@@ -304,13 +272,13 @@ def _at_layers(
     model: Model,
     images: ArrayLike,
     target: Any,
-    layer: Layers,
-    signed: bool,
-    chunk: int | None,
-    progress: bool,
+    *,
+    layer: Layers | None = None,
+    signed: bool = False,
+    chunk: int | None = None,
+    progress: bool = True,
 ) -> Attribution:
     question = ask(model, images, target, chunk=chunk)
-    checks.flag("signed", signed)
     each = [layer] if layer is None or isinstance(layer, str) else layer
     names = [default_layer(question, name) for name in each]
     if not names:

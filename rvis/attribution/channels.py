@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, gate, struct
+from rvis import gate, struct
 from rvis.analysis.questions import Score, Shape, ask, one_baseline
 from rvis.attribution import stream
 from rvis.attribution.cam import AtLayers, default_layer, merged
@@ -73,18 +73,24 @@ class _Without:
         return self.apply(params, images, tap=without, relu=relu)
 
 
+class Options(TypedDict, total=False):
+    """How it is made; see `score_cam`."""
+
+    layer: str | None
+    signed: bool
+    chunk: int | None
+    checkpoint: PathLike | None
+    progress: bool
+
+
 @gate.public
 def score_cam(
     model: Model,
     images: ArrayLike,
     target: Any,
     *,
-    layer: str | None = None,
     baseline: str | ArrayLike = 0.0,
-    signed: bool = False,
-    chunk: int | None = None,
-    checkpoint: PathLike | None = None,
-    progress: bool = True,
+    **options: Unpack[Options],
 ) -> Attribution:
     """relu(Σ_k w_k A_k), w the softmax over channels of the score of the image under each as mask.
 
@@ -107,21 +113,12 @@ def score_cam(
 
     Reference: Wang et al. 2019, Score-CAM, definition 3 and algorithm 1.
     """
-    run = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    return _by_channel("score_cam", model, images, target, layer, baseline, signed, **run)
+    return _by_channel("score_cam", model, images, target, baseline, **options)
 
 
 @gate.public
 def ablation_cam(
-    model: Model,
-    images: ArrayLike,
-    target: Any,
-    *,
-    layer: str | None = None,
-    signed: bool = False,
-    chunk: int | None = None,
-    checkpoint: PathLike | None = None,
-    progress: bool = True,
+    model: Model, images: ArrayLike, target: Any, **options: Unpack[Options]
 ) -> Attribution:
     """relu(Σ_k w_k A_k), w_k = (f(x) − f_k) / f(x), f_k the score with channel k set to zero.
 
@@ -137,8 +134,7 @@ def ablation_cam(
 
     Reference: Desai & Ramaswamy 2020, Ablation-CAM, equations 3 and 4.
     """
-    run = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    return _by_channel("ablation_cam", model, images, target, layer, None, signed, **run)
+    return _by_channel("ablation_cam", model, images, target, None, **options)
 
 
 def _by_channel(
@@ -146,22 +142,24 @@ def _by_channel(
     model: Model,
     images: ArrayLike,
     target: Any,
-    layer: str | None,
     baseline: Any,
-    signed: bool,
+    *,
+    layer: str | None = None,
+    signed: bool = False,
     **run: Any,
 ) -> Attribution:
-    question = ask(model, images, target, chunk=run["chunk"])
-    checks.flag("signed", signed)
+    question = ask(model, images, target, chunk=run.get("chunk"))
     name = default_layer(question, layer)
-    scores, (a,) = stream.each(AtLayers((name,), "activation"), question, chunk=run["chunk"])
-    channels = a.shape[-1]
     own: Any = ()
     about: dict[str, Any] = {}
+    if method == "score_cam":
+        filled = one_baseline(baseline, question.images)
+        about["baseline"] = baseline
+    scores, (a,) = stream.each(AtLayers((name,), "activation"), question, chunk=run.get("chunk"))
+    channels = a.shape[-1]
     sampler: _Masked = _Ablated(channels, layer=name)
     if method == "score_cam":
-        sampler, own = _Masked(channels), (a, one_baseline(baseline, question.images))
-        about["baseline"] = baseline
+        sampler, own = _Masked(channels), (a, filled)
     run |= {"samples": channels, "key": as_key(0), "own": own, "label": method}
     by_channel = stream.mean(sampler, question, **run).astype(np.float64)
     if method == "score_cam":

@@ -133,33 +133,19 @@ class Listed:
         return first + self.block, self.game.values(*lane, some).astype(jnp.float32)
 
 
-@struct.dataclass
-class Ends:
-    """What all players are worth together, and none of them."""
-
-    game: Values
-    players: int = struct.static()
-
-    def init(self, key: Array, start: None) -> tuple[()]:
-        return ()
-
-    def step(self, key: Array, state: tuple[()], model: None, lane: Lane) -> tuple[Any, Array]:
-        whole = jnp.broadcast_to(jnp.array([[True], [False]]), (2, self.players))
-        return (), self.game.values(*lane, whole).astype(jnp.float32)
-
-
 class Pair(NamedTuple):
     """What a pair of permutations tells.
 
     Attributes:
       places: (players,) the place of each player in the first; the second is its reverse.
       values: (2·(players − 1), ...) of the first 1, 2, … players of the first, then of the second.
-      none: (...) v(none), where baselines are drawn; else nothing.
+      none, full: (...) v(none) and v(all).
     """
 
     places: Array
     values: Array
     none: Array
+    full: Array
 
 
 @struct.dataclass
@@ -172,7 +158,6 @@ class Permutations:
       block: coalitions computed side by side.
       groups: (levels, players) the group of each player, coarsest first: those of one group come
         one after another.
-      drawn: whether baselines are drawn.
     """
 
     game: Values
@@ -181,7 +166,6 @@ class Permutations:
     groups: Array
     players: int = struct.static()
     block: int = struct.static()
-    drawn: bool = struct.static()
 
     def init(self, key: Array, first: Array) -> Any:
         return first
@@ -208,16 +192,11 @@ class Permutations:
         draws = jnp.asarray(self.draws, jnp.float32)
         draw = jnp.minimum(share * draws, draws - 1).astype(jnp.int32)
         sizes = jnp.arange(1, p, dtype=jnp.int32)[:, None]
-        parts = [places[None] < sizes, p - 1 - places[None] < sizes]
-        if self.drawn:
-            parts.append(jnp.zeros((1, p), bool))
-        coalitions = jnp.concatenate(parts)
-        if len(coalitions) == 0:
-            shape = jax.eval_shape(self.game.values, example, draw, jnp.zeros((1, p), bool)).shape
-            return Pair(places, jnp.zeros((0, *shape[1:]), jnp.float32), jnp.zeros(0, jnp.float32))
+        # Both ends anew for every pair: beside its own coalitions they cost less than a run does.
+        ends = jnp.asarray([[False], [True]]) & jnp.ones((2, p), bool)
+        coalitions = jnp.concatenate([places[None] < sizes, p - 1 - places[None] < sizes, ends])
         values = _in_blocks(self.game, example, draw, coalitions, self.block)
-        none = values[-1] if self.drawn else jnp.zeros(0, jnp.float32)
-        return Pair(places, values[: 2 * (p - 1)], none)
+        return Pair(places, values[:-2], values[-2], values[-1])
 
 
 def shares(xp: Any, places: Any, values: Any, none: Any, full: Any) -> Any:
@@ -280,14 +259,10 @@ class UntilSure:
         zeros = jnp.zeros(self.shape, jnp.float32)
         return start, zeros, (zeros,) * 4
 
-    def step(
-        self, key: Array, state: Any, model: None, problem: tuple[Lane, Array, Array]
-    ) -> tuple[Any, Pair]:
+    def step(self, key: Array, state: Any, model: None, lane: Lane) -> tuple[Any, Pair]:
         count, first, sums = state
-        lane, full, none = problem
         pair = self.permutations.pair(count, lane.example)
-        none = pair.none if self.permutations.drawn else none
-        own = shares(jnp, pair.places, pair.values, none, full)
+        own = shares(jnp, *pair)
         first = jnp.where(count == 0, own, first)
         away = own - first
         sums = tuple(total + away ** (power + 1) for power, total in enumerate(sums))
@@ -332,9 +307,13 @@ class Plan:
         return engine.run(algorithm, None, problems, keys, **options)
 
     def lanes(self, steps: int) -> int:
-        """In how many parts of equal size an example's steps are cut; few are made in vain."""
+        """In how many parts of equal size an example's steps are cut.
+
+        Few are made in vain, and two cores have as many each; of what serves them alike, the most.
+        """
         most = range(1, -(-8 // self.examples) + 1)
-        return max(n for n in most if n == 1 or -(-steps // n) * n <= 1.0625 * steps)
+        fine = [n for n in most if n == 1 or -(-steps // n) * n <= 1.0625 * steps]
+        return min(fine, key=lambda n: (-(-n * self.examples // 2) * -(-steps // n), -n))
 
 
 def _not_finite(examples: list[int]) -> str:

@@ -7,6 +7,7 @@ difference, or two: for what positive and what negative contributions make of it
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -205,12 +206,15 @@ jax.tree_util.register_dataclass(Pair, ["now", "start", "ways"], [])
 
 @struct.dataclass
 class _Lifted:
-    """What every value of an image gives to f(x) − f(x′), for one of its baselines (b, H, W, C)."""
+    """What every value of an image gives to f(x) − f(x′), for one of its baselines (b, H, W, C).
+
+    In one row, and after it the two ends, so that nothing is computed for them alone.
+    """
 
     cancel: bool = struct.static()
 
     def shapes(self, shape: Shape) -> tuple[Shape, Shape]:
-        return shape, ()
+        return (math.prod(shape) + 2,), ()
 
     def __call__(
         self, key: Array, number: Array, image: Array, own: Array, score: Score
@@ -232,7 +236,8 @@ class _Lifted:
         middle = jax.tree.map(lambda a, b: (a + b) / 2, now, before)
         (multipliers,) = back(jax.grad(score.objective.__call__)(middle))
         shares = [m * part for m, part in zip(multipliers, held, strict=True)]
-        return sum(shares[1:], shares[0]), jnp.float32(1)
+        ends = jnp.stack([score.objective(now), score.objective(before)])
+        return jnp.concatenate([sum(shares[1:], shares[0]).ravel(), ends]), jnp.float32(1)
 
 
 @gate.public
@@ -290,19 +295,27 @@ def deep_lift(
     question = ask(model, images, target, chunk=chunk, callback=callback)
     checks.choice("rule", rule, ("rescale", "reveal_cancel"))
     starts = baselines(baseline, question.images)
+    ends = np.zeros((0, 2))
+
+    def parted(moments: stream.Moments) -> np.ndarray:
+        nonlocal ends
+        rows = np.asarray(moments.mean)
+        ends = rows[:, -2:]
+        return rows[:, :-2].reshape(-1, *question.shape)
+
     maps = stream.mean(
         _Lifted(rule == "reveal_cancel"),
         question,
         samples=starts.shape[1],
         key=as_key(0),
         own=starts,
+        maps=parted,
         chunk=chunk,
         checkpoint=checkpoint,
         callback=callback,
         progress=progress,
         label="deep_lift",
     )
-    scores = question.scores()
-    absent = np.mean([question.scores(starts[:, b]) for b in range(starts.shape[1])], 0)
+    scores, absent = ends.T
     about: dict[str, Any] = {"gap": scores - absent - maps.sum((1, 2, 3)), "target": target}
     return answer("deep_lift", question, maps, scores, baseline=baseline, rule=rule, **about)

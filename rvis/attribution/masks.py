@@ -252,7 +252,6 @@ def rise(
     Reference: Petsiuk et al. 2018, RISE, equations 4 and 6 and section 3.2.
     """
     question = ask(model, images, target, chunk=chunk, callback=callback)
-    checks.count("samples", samples)
     checks.count("grid", grid)
     if players is None and grid > min(question.shape[:2]):
         raise ValueError(

@@ -72,7 +72,6 @@ def expected_gradients(
       attribution priors and expected gradients, eq. 3.
     """
     question = ask(model, images, target, chunk=chunk, callback=callback)
-    checks.count("samples", samples)
     flat = np.asarray(checks.images("data", data, shape=question.shape))
     options: dict[str, Any] = {"samples": samples, "key": as_key(key)}
     run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "callback": callback}
@@ -169,7 +168,6 @@ def guided_integrated_gradients(
     Reference: Kapishnikov et al. 2021, Guided Integrated Gradients, algorithm 1.
     """
     question = ask(model, images, target, chunk=chunk, callback=callback)
-    checks.count("steps", steps)
     part = checks.number("fraction", fraction, above=0, high=1)
     far = checks.number("reach", reach, low=0, high=1)
     starts, scores = one_baseline(baseline, question.images), question.scores()
@@ -282,7 +280,6 @@ def blur_integrated_gradients(
     Reference: Xu et al. 2020, Attribution in Scale and Space, eq. 6.
     """
     question = ask(model, images, target, chunk=chunk, callback=callback)
-    checks.count("steps", steps)
     wide = min(question.shape[:2]) / 5
     if sigma is not None:
         wide = checks.number("sigma", sigma, above=0)

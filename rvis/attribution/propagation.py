@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks, gate, objectives, struct
+from rvis import checks, gate, objectives
 from rvis.analysis.questions import ask
 from rvis.attribution import stream
 from rvis.attribution.equations import activations, raw
 from rvis.attribution.relevance import Propagation, Worth
 from rvis.attribution.result import Attribution
-from rvis.attribution.rules import RULES, Composite, along
+from rvis.attribution.rules import Composite, Numbers, along
 from rvis.objectives import Objective
 from rvis.types import LOGITS, Array, ArrayLike, Model, layer_shapes
 
@@ -82,8 +82,8 @@ def lrp(
       composite: a name of `COMPOSITES`, or a `Composite` of rules for convolutions, dense layers
         and the first layer.
       epsilon: what keeps denominators from zero.
-      gamma: of "gamma"; a named composite's.
-      alpha: of "alpha_beta", at least 1; a named composite's.
+      gamma: how much more positive contributions count by "gamma".
+      alpha: of "alpha_beta", at least 1.
       through: the part of the relevance that goes through one channel, neuron or direction of a
         layer (concept relevance): an objective that reads one layer, before the target's.
       chunk: images on the device at once; bounds memory, never changes maps (to the bit on a CPU).
@@ -111,21 +111,22 @@ def lrp(
       relevance); names and composites as in Zennit, Anders et al. 2021.
     """
     question = ask(model, images, target, chunk=chunk)
-    numbers: dict[str, Any] = {
-        "epsilon": checks.number("epsilon", epsilon, above=0),
-        "gamma": checks.number("gamma", gamma, low=0),
-        "alpha": checks.number("alpha", alpha, low=1),
-    }
-    rules = struct.replace(_composite(composite), **numbers)
-    part = None
+    numbers = Numbers(
+        checks.number("epsilon", epsilon, above=0),
+        checks.number("gamma", gamma, low=0),
+        checks.number("alpha", alpha, low=1),
+    )
+    rules, part = composite, None
+    if not isinstance(rules, Composite):
+        rules = COMPOSITES[checks.choice("composite", rules, COMPOSITES)]
     if through is not None:
         part = _through(through, model, question.shape, question.objective)
     count = len(question.images)
     own = (
-        jax.tree.map(lambda leaf: np.broadcast_to(np.float32(leaf), (count,)), rules),
+        Numbers(*(np.full(count, number, np.float32) for number in numbers)),
         part and part.broadcast(count),
     )
-    function = _Propagated(model.layers)
+    function = _Propagated(model.layers, rules)
     scores, maps, sums = stream.each(
         function, question, own=own, chunk=chunk, progress=progress, label="lrp"
     )
@@ -136,24 +137,14 @@ def lrp(
         scores,
         gap=scores - maps.sum((1, 2, 3)),
         target=target,
-        composite=composite if isinstance(composite, str) else "own",
-        **numbers,
+        composite=composite if isinstance(composite, str) else dataclasses.asdict(rules),
+        **numbers._asdict(),
     )
     reached = layer_shapes(model, question.shape)
     before = [i for i, name in enumerate(model.layers) if name in reached]
     fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
     names = tuple(model.layers[i] for i in before)
     return Relevance(**fields, layers=names, sums=question.shaped(sums[:, before]))
-
-
-def _composite(choice: Any) -> Composite:
-    if not isinstance(choice, Composite):
-        return COMPOSITES[checks.choice("composite", choice, COMPOSITES)]
-    for kind in ("conv", "dense", "first"):
-        checks.choice(
-            f"composite.{kind}", getattr(choice, kind), (*RULES, *[""] * (kind == "first"))
-        )
-    return choice
 
 
 def _through(choice: Any, model: Model, shape: Any, target: Objective) -> Objective:
@@ -175,15 +166,16 @@ class _Propagated:
     """f(x), the relevance of every value of the image, and the sum of each layer's."""
 
     layers: tuple[str, ...]
+    composite: Composite
 
     def __call__(self, model: Model, problem: tuple) -> tuple[Array, Array, Array]:
-        objective, image, (composite, part) = problem
+        objective, image, (numbers, part) = problem
         through: dict[str, Any] = {} if part is None else {part.layers[0]: _Part(part)}
         ends = jnp.zeros_like(image)[None], jnp.ones_like(image)[None]
         evaluated = activations(model, objective, image[None])
 
         def propagated(image: Array, shifts: dict[str, Array]) -> dict[str, Array]:
-            walk = Propagation(composite, shifts, through)
+            walk = Propagation(self.composite, numbers, shifts, through)
             ends_of = evaluated(walk, Worth(image[None], positive=True, box=ends))
             return {name: raw(value) for name, value in ends_of.items()}
 

@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.attribution.coalitions import Game, Lane, Listed, Plan, make_plan
 from rvis.attribution.shapley import (
     MOST,
     ShapleyAttribution,
     ShapleyResult,
-    ends,
     exact_values,
     finished,
 )
@@ -23,6 +22,7 @@ from rvis.files import PathLike
 from rvis.types import ArrayLike, KeyLike, Model, as_key, on_device
 
 
+@gate.public
 def kernel_shap(
     model: Model | Game,
     images: ArrayLike | None = None,
@@ -69,10 +69,9 @@ def kernel_shap(
     checks.count("samples", samples, low=2)
     members, weights = _kernel_coalitions(p, samples, seed)
     run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    values = _values(plan, members, **run)
     whole = len(members) == 2**p - 2
     results = []
-    for own, (full, none) in zip(values, ends(plan).astype(np.float64), strict=True):
+    for own, none, full in _values(plan, members, **run):
         solution = _constrained(members, weights, own - none, full - none)
         errors = np.full_like(solution, 0 if whole else np.nan)
         gap = full - none - solution.sum(0)
@@ -81,6 +80,7 @@ def kernel_shap(
     return finished(plan, results, "kernel_shap", samples=samples, key=seed, **about)
 
 
+@gate.public
 def lime(
     model: Model | Game,
     images: ArrayLike | None = None,
@@ -99,8 +99,8 @@ def lime(
     """The ridge regression of a game on who is there, near to all being there.
 
     Coalitions are drawn with every player there with probability ½ (all, each once, where 2ᵖ is no
-    more than `samples`), and count by exp(−d² / width²), d the cosine distance to all of them. The
-    intercept is not shrunk.
+    more than `samples`), and count by exp(−d² / 2 width²), d the cosine distance to all of them.
+    The intercept is not shrunk.
 
     Args:
       model, images, target, players, baseline: as in `shapley`; any number of players.
@@ -118,11 +118,11 @@ def lime(
 
     Example:
       >>> from rvis import attribution
-      >>> attribution.lime(lambda s: 3.0 * s[:, 0], players=2, ridge=0).values.round(4).tolist()
-      [3.0, 0.0]
+      >>> attribution.lime(lambda s: 3.0 * s[:, 0] + s[:, 1], players=2, ridge=0).values.round(4)
+      array([3., 1.])
 
     Reference: Ribeiro et al. 2016, "Why Should I Trust You?", section 3.4, with the settings of the
-      authors' code for images.
+      authors' code for images (whose kernel is the root of the paper's).
     """
     plan = make_plan(model, images, target, players, baseline, chunk, None)
     p, seed = plan.players, as_key(key)
@@ -135,13 +135,12 @@ def lime(
         members = np.array(jax.random.bernoulli(seed, 0.5, (samples, p)))
         members[0] = True
     run: dict[str, Any] = {"chunk": chunk, "checkpoint": checkpoint, "progress": progress}
-    values = _values(plan, members, **run)
     distance = 1 - np.sqrt(members.sum(1) / p)
-    weights = np.exp(-np.square(distance) / wide**2)
+    weights = np.exp(-np.square(distance) / (2 * wide**2))
     design = members - np.average(members, axis=0, weights=weights)
     normal = (design.T * weights) @ design + shrink * np.eye(p)
     results = []
-    for own, (full, none) in zip(values, ends(plan).astype(np.float64), strict=True):
+    for own, none, full in _values(plan, members, **run):
         solution = np.linalg.lstsq(normal, (design.T * weights) @ _flat(own), rcond=None)[0]
         solution = solution.reshape(p, *own.shape[1:])
         gap = full - none - solution.sum(0)
@@ -152,6 +151,7 @@ def lime(
     return finished(plan, results, "lime", **about)
 
 
+@gate.public
 def shapley_interactions(
     model: Model | Game,
     images: ArrayLike | None = None,
@@ -248,11 +248,16 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
-def _values(plan: Plan, members: np.ndarray, **options: Any) -> np.ndarray:
-    """(n, m, ...) float64 values of coalitions (m, players), over all of a batch of baselines."""
+def _values(
+    plan: Plan, members: np.ndarray, **options: Any
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of every example the values (m, ...) of coalitions (m, players), v(none) and v(all).
+
+    They are float64, and means over all of a batch of baselines.
+    """
+    ends = np.broadcast_to([[False], [True]], (2, plan.players))
+    members = np.concatenate([members, ends])
     count, draws = len(members), max(1, plan.draws)
-    if not count:
-        return np.zeros((plan.examples, 0, *plan.shape))
     block = plan.block(count)
     steps = -(-count // block)
     padded = np.pad(members, ((0, steps * block - count), (0, 0)))
@@ -267,7 +272,8 @@ def _values(plan: Plan, members: np.ndarray, **options: Any) -> np.ndarray:
         **options,
     ).info
     values = solution.reshape(plan.examples, draws, steps * block, *plan.shape)
-    return values[:, :, :count].mean(1, dtype=np.float64)
+    means = values[:, :, :count].mean(1, dtype=np.float64)
+    return [(own[:-2], own[-2], own[-1]) for own in means]
 
 
 def _kernel_coalitions(p: int, samples: int, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ from rvis.attribution.equations import (
     positive,
     raw,
 )
-from rvis.attribution.rules import Composite, Linear, features, stable
+from rvis.attribution.rules import Composite, Linear, Numbers, features, stable
 from rvis.models import interpret
 from rvis.types import Array
 
@@ -99,10 +99,12 @@ class Propagation(Walk):
     def __init__(
         self,
         composite: Composite,
+        numbers: Numbers,
         shifts: Mapping[str, Array],
         through: Mapping[str, Callable[[Array], Array]],
     ):
-        self.composite, self.shifts, self.through = composite, shifts, through
+        self.composite, self.numbers = composite, numbers
+        self.shifts, self.through = shifts, through
 
     def shifted(self, value: Array, names: Sequence[str]) -> Array:
         for name in names:
@@ -189,7 +191,7 @@ class Propagation(Walk):
         out = product(first.still, second.still)
         way = product(first.value * first.still, second.still)
         way = way + product(first.still, second.value * second.still)
-        way = way / stable(2 * lax.stop_gradient(out), self.composite.epsilon)
+        way = way / stable(2 * lax.stop_gradient(out), self.numbers.epsilon)
         return Worth(interpret.valued(lax.stop_gradient(out), way))
 
     def _sum(self, equation: JaxprEqn, inputs: list, sign: int) -> Worth:
@@ -206,7 +208,7 @@ class Propagation(Walk):
             return self._passed(equation, inputs, first, role="shifted", of=first)
         out = interpret.bound(equation, [first.still, second.still])[0]
         way = first.value * first.still + sign * second.value * second.still
-        way = way / stable(out, self.composite.epsilon)
+        way = way / stable(out, self.numbers.epsilon)
         both = first.positive and second.positive and sign > 0
         return Worth(interpret.valued(out, way), positive=both)
 
@@ -274,7 +276,7 @@ class Propagation(Walk):
         about: dict[str, Any] = {"role": "statistic", "of": x}
         if x.role == "exp":
             about = {"role": "total", "of": x.of, "axes": tuple(equation.params.get("axes", ()))}
-        value = interpret.valued(out, way / stable(out, self.composite.epsilon))
+        value = interpret.valued(out, way / stable(out, self.numbers.epsilon))
         return Worth(value, positive=x.positive, **about)
 
     def _function(self, name: str, kind: str, equation: JaxprEqn, inputs: list, x: Worth) -> Worth:

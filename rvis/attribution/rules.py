@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from rvis import struct
+from rvis import checks
 from rvis.attribution.equations import Spread, raw
 from rvis.models import interpret
 from rvis.types import Array
@@ -19,25 +19,40 @@ from rvis.types import Array
 RULES = ("epsilon", "gamma", "alpha_beta", "z_plus", "flat", "w_square", "box")
 
 
-@struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class Composite:
-    """Which rule each kind of layer follows; numbers are traced.
+    """Which rule each kind of layer follows; `lrp` has the rules' numbers.
 
     Attributes:
       conv: the rule of convolutions, one of `RULES`.
       dense: that of other products with weights.
       first: that of the layers that see the image itself; "" for that of their kind.
-      epsilon: what keeps denominators from zero.
-      gamma: how much more positive contributions count by "gamma".
-      alpha: the factor of positive contributions by "alpha_beta"; negative ones take alpha − 1.
+
+    Raises:
+      ValueError: naming the field, for an unknown rule.
+
+    Example:
+      >>> from rvis.attribution import Composite
+      >>> Composite("gamma", first="box")
+      Composite(conv='gamma', dense='epsilon', first='box')
     """
 
-    conv: str = struct.static(default="epsilon")
-    dense: str = struct.static(default="epsilon")
-    first: str = struct.static(default="")
-    epsilon: Any = 1e-6
-    gamma: Any = 0.25
-    alpha: Any = 2.0
+    conv: str = "epsilon"
+    dense: str = "epsilon"
+    first: str = ""
+
+    def __post_init__(self) -> None:
+        for kind in ("conv", "dense", "first"):
+            known = (*RULES, *[""] * (kind == "first"))
+            checks.choice(f"composite.{kind}", getattr(self, kind), known)
+
+
+class Numbers(NamedTuple):
+    """Of the rules, traced; see `rvis.attribution.lrp`."""
+
+    epsilon: Any
+    gamma: Any
+    alpha: Any
 
 
 @dataclasses.dataclass(eq=False)
@@ -97,7 +112,7 @@ class Linear:
 
         Its gradient gives an input x′ · Wᵀ(factor · R / z), as Montavon et al. 2019 write rules.
         """
-        c, x, w, b = self.walk.composite, self.x.still, self.kernel, self.bias
+        c, x, w, b = self.walk.numbers, self.x.still, self.kernel, self.bias
         up, down = jnp.maximum(w, 0), jnp.minimum(w, 0)
         more, less = jnp.maximum(b, 0), jnp.minimum(b, 0)
 
@@ -137,7 +152,7 @@ class Linear:
         z = sum(self.product(part, kernel) + bias for part, kernel, bias in terms)
         x = self.x.value
         way = sum(self.product(x * part, kernel) for part, kernel, _ in terms)
-        return way / stable(lax.stop_gradient(z), self.walk.composite.epsilon)
+        return way / stable(lax.stop_gradient(z), self.walk.numbers.epsilon)
 
 
 def stable(z: Any, epsilon: Any) -> Any:

@@ -61,6 +61,7 @@ def spread_over(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
     return np.stack(maps).astype(np.float32)
 
 
+@gate.public
 def superpixels(images: ArrayLike, *, segments: int = 50, compactness: float = 10.0) -> np.ndarray:
     """SLIC superpixels as maps of players, by scikit-image.
 

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import stdtrit
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.attribution.coalitions import (
     Blocks,
-    Ends,
     Game,
     Lane,
     Pair,
@@ -118,6 +117,7 @@ def shapley(
 ) -> ShapleyAttribution: ...
 
 
+@gate.public
 def shapley(
     model: Any,
     images: Any = None,
@@ -194,6 +194,7 @@ def shapley_sampling(
 ) -> ShapleyAttribution: ...
 
 
+@gate.public
 def shapley_sampling(
     model: Any,
     images: Any = None,
@@ -297,35 +298,32 @@ def _sampled(
     groups: np.ndarray,
     **options: Any,
 ) -> list[ShapleyResult]:
-    p, n, drawn = plan.players, plan.examples, plan.draws > 0
-    coalitions = 2 * (p - 1) + drawn
-    block, draws = plan.block(max(1, coalitions)), on_device(max(1, plan.draws), jnp.int32)
-    game = Permutations(plan.game, key, draws, on_device(groups), p, block, drawn)
-    both = ends(plan)
+    p, n = plan.players, plan.examples
+    draws = on_device(max(1, plan.draws), jnp.int32)
+    game = Permutations(plan.game, key, draws, on_device(groups), p, plan.block(2 * p))
     numbers = np.arange(n, dtype=np.int32)
-    options |= {"pixels": plan.pixels * max(1, coalitions), "label": plan.label}
+    options |= {"pixels": plan.pixels * 2 * p, "label": plan.label}
     watch = None
     if callback is not None:
 
         def watch(step: int, states: Any, told: Pair) -> Any:
-            so_far = [_averaged(plan, _row(told, i), both[i]) for i in range(n)]
+            so_far = [_averaged(plan, _row(told, i)) for i in range(n)]
             return callback(2 * step, *_told(plan, so_far))
 
     if tolerance is not None or callback is not None:
         lane = Lane(numbers, np.zeros_like(numbers))
-        full, none = np.moveaxis(both.astype(np.float32), 1, 0)
         limit = on_device(-1 if tolerance is None else tolerance, jnp.float32)
         sure = UntilSure(game, limit, (p, *plan.shape))
         found = plan.run(
             sure,
-            (lane, full, none),
+            lane,
             steps=pairs,
             starts=np.zeros_like(numbers),
             callback=watch,
             **options,
         )
         made = [int(count) for count in found.made]
-        return [_averaged(plan, _row(found.info, i, made[i]), both[i]) for i in range(n)]
+        return [_averaged(plan, _row(found.info, i, made[i])) for i in range(n)]
     lanes = plan.lanes(pairs)
     steps = -(-pairs // lanes)
     example = np.repeat(numbers, lanes)
@@ -333,7 +331,7 @@ def _sampled(
     lane = Lane(example, np.zeros_like(example))
     told = plan.run(game, lane, steps=steps, starts=first, **options).info
     whole = Pair(*(leaf.reshape(n, lanes * steps, *leaf.shape[2:]) for leaf in told))
-    return [_averaged(plan, _row(whole, i, pairs), both[i]) for i in range(n)]
+    return [_averaged(plan, _row(whole, i, pairs)) for i in range(n)]
 
 
 def _row(told: Pair, example: int, count: int | None = None) -> Pair:
@@ -341,35 +339,18 @@ def _row(told: Pair, example: int, count: int | None = None) -> Pair:
     return Pair(*(leaf[example, :count] for leaf in told))
 
 
-def _averaged(plan: Plan, told: Pair, ends: np.ndarray) -> ShapleyResult:
+def _averaged(plan: Plan, told: Pair) -> ShapleyResult:
     """The mean over pairs, in double precision, so that values sum to what they share."""
-    pairs, drawn = len(told.places), plan.draws > 0
-    full, none = ends.astype(np.float64)
-    empty = told.none.astype(np.float64) if drawn else np.broadcast_to(none, (pairs, *none.shape))
-    each = np.stack(
-        [
-            shares(np, places, values.astype(np.float64), nothing, full)
-            for places, values, nothing in zip(told.places, told.values, empty, strict=True)
-        ]
-    )
-    values = each.mean(0)
-    errors = np.full_like(values, np.nan)
+    values, none, full = (np.asarray(leaf, np.float64) for leaf in told[1:])
+    pairs = len(values)
+    each = np.stack([shares(np, *row) for row in zip(told.places, values, none, full, strict=True)])
+    mean, whole = each.mean(0), full.mean(0)
+    errors = np.full_like(mean, np.nan)
     if pairs > 1:
         away = each - each[0]
         errors = standard_errors(np, pairs, [(away**power).sum(0) for power in (1, 2, 3, 4)])
-    gap = full - empty.mean(0) - values.sum(0)
-    calls = 2 - drawn + pairs * (2 * (plan.players - 1) + drawn)
-    return ShapleyResult(values, errors, gap, calls, 2 * pairs, full)
-
-
-def ends(plan: Plan) -> np.ndarray:
-    """(n, 2, ...) v(all) and v(none) of every example."""
-    numbers = np.arange(plan.examples, dtype=np.int32)
-    lane = Lane(numbers, np.zeros_like(numbers))
-    found = plan.run(
-        Ends(plan.game, plan.players), lane, steps=1, pixels=2 * plan.pixels, progress=False
-    )
-    return found.info[:, 0]
+    gap = whole - none.mean(0) - mean.sum(0)
+    return ShapleyResult(mean, errors, gap, 2 * pairs * plan.players, 2 * pairs, whole)
 
 
 def exact_values(plan: Plan, **options: Any) -> np.ndarray:

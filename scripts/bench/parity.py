@@ -54,11 +54,11 @@ def _torchvision(name: str, layer: tuple[str, str], ours: str = "", **more: Any)
     return Case(ours or name, "torchvision.models", name, {"weights": None}, layer, **more)
 
 
-_TOKENS = {"img_size": 64, "dynamic_img_size": True}
-_SMALL_DINO: dict[str, Any] = {
-    "keywords": {"img_size": 56, "dynamic_img_size": True},
-    "sizes": ((56, 56), (56, 84)),
-}
+# Two blocks, and one in each stage: the others are the same again.
+_TOKENS = {"img_size": 64, "dynamic_img_size": True, "depth": 2}
+_TWO: dict[str, Any] = {"keywords": _TOKENS, "config": {"depth": 2}}
+_SMALL_DINO = _TWO | {"keywords": {**_TOKENS, "img_size": 56}, "sizes": ((56, 56), (56, 84))}
+_SINGLE = (1, 1, 1, 1)
 _ARCHITECTURES = "robustbench.model_zoo.architectures"
 _CIFAR = ((32, 32),)
 
@@ -91,8 +91,24 @@ CASES = {
         {"layers": (2, 3, 2, 2)},
     ),
     "densenet161": _timm("densenet161", ("denseblock2", "features.denseblock2"), recorded=False),
-    "wide_resnet50_2": _torchvision("wide_resnet50_2", _block("layer2")),
-    "resnext50_32x4d": _timm("resnext50_32x4d", _block("layer2")),
+    "wide_resnet50_2": Case(
+        "wide_resnet50_2",
+        "torchvision.models",
+        "ResNet",
+        {
+            "block": "torchvision.models.resnet.Bottleneck",
+            "layers": _SINGLE,
+            "width_per_group": 128,
+        },
+        _block("layer2"),
+        {"stages": _SINGLE},
+    ),
+    "resnext50_32x4d": _timm(
+        "resnext50_32x4d",
+        _block("layer2"),
+        keywords={"layers": _SINGLE},
+        config={"stages": _SINGLE},
+    ),
     "convnext_tiny": _timm("convnext_tiny", _block("stages.2.blocks.0"), recorded=False),
     "convnext_small_depths": _timm(
         "convnext_tiny",
@@ -103,37 +119,43 @@ CASES = {
     "convnext_tiny_torchvision": _torchvision(
         "convnext_tiny", ("stages.2.blocks.0", "features.5.0"), "convnext_tiny", sizes=SIZES[:1]
     ),
-    "vit_tiny_patch16": _timm("vit_tiny_patch16_224", _block("blocks.5"), keywords=_TOKENS),
+    "vit_tiny_patch16": _timm("vit_tiny_patch16_224", _block("blocks.0"), **_TWO),
     "vit_b_32_torchvision": Case(
         "vit_b_32",
         "torchvision.models",
-        "vit_b_32",
-        {"weights": None, "image_size": 64},
-        ("blocks.5", "encoder.layers.encoder_layer_5"),
-        sizes=((64, 64),),
+        "VisionTransformer",
+        {
+            "image_size": 64,
+            "patch_size": 32,
+            "num_layers": 2,
+            "num_heads": 12,
+            "hidden_dim": 768,
+            "mlp_dim": 3072,
+        },
+        ("blocks.0", "encoder.layers.encoder_layer_0"),
+        {"depth": 2},
+        ((64, 64),),
     ),
     "deit_tiny_distilled_patch16": _timm(
-        "deit_tiny_distilled_patch16_224", _block("blocks.5"), keywords=_TOKENS
+        "deit_tiny_distilled_patch16_224", _block("blocks.0"), **_TWO
     ),
     "vit_small_patch14_dinov2": _timm(
-        "vit_small_patch14_dinov2", _block("blocks.5"), **_SMALL_DINO
+        "vit_small_patch14_dinov2", _block("blocks.0"), **_SMALL_DINO
     ),
     "vit_small_patch14_reg4_dinov2": _timm(
-        "vit_small_patch14_reg4_dinov2", _block("blocks.5"), **_SMALL_DINO
+        "vit_small_patch14_reg4_dinov2", _block("blocks.0"), **_SMALL_DINO
     ),
     "vit_base_patch32_clip": _timm(
         "vit_base_patch32_clip_224",
-        _block("blocks.5"),
-        keywords={**_TOKENS, "num_classes": 512},
+        _block("blocks.0"),
+        **_TWO | {"keywords": {**_TOKENS, "num_classes": 512}},
     ),
     "vit_base_patch32_clip_quickgelu": _timm(
         "vit_base_patch32_clip_quickgelu_224",
-        _block("blocks.5"),
-        keywords={**_TOKENS, "num_classes": 512},
+        _block("blocks.0"),
+        **_TWO | {"keywords": {**_TOKENS, "num_classes": 512}},
     ),
-    "vit_base_patch16_siglip": _timm(
-        "vit_base_patch16_siglip_224", _block("blocks.5"), keywords=_TOKENS
-    ),
+    "vit_base_patch16_siglip": _timm("vit_base_patch16_siglip_224", _block("blocks.0"), **_TWO),
     "wideresnet28_10": Case(
         "wideresnet28_10",
         f"{_ARCHITECTURES}.wide_resnet",
@@ -198,7 +220,7 @@ def reference(case: Case) -> Any:
 
 def _resolved(value: Any) -> Any:
     """What a dotted name stands for."""
-    if isinstance(value, str) and value.startswith(("torch.", "robustbench.")):
+    if isinstance(value, str) and value.startswith(("torch.", "torchvision.", "robustbench.")):
         module, _, name = value.rpartition(".")
         return getattr(importlib.import_module(module), name)
     return value

@@ -15,6 +15,13 @@ from rvis.models.weights import convert
 ARCHITECTURES = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "inceptionv1")
 TIMM = ("efficientnet_lite0", "mobilenetv2_100", "convnext_tiny", "vit_small_patch16_224")
 """Names that timm has too, whose networks and weights' names ours share."""
+SHIPPED = {
+    "cifar10_resnet": "layer4",
+    "cifar10_resnet_robust": "layer4",
+    "mnist_cnn": "pool2",
+    "mnist_cnn_robust": "pool2",
+}
+"""Networks that come with rvis, and Grad-CAM's layer in each."""
 
 
 def lucent() -> Any:
@@ -58,7 +65,7 @@ def twin(model: rvis.Model, *, redirected: bool = False) -> Any:
     """`model` in torch; it takes (n, C, H, W) in [0, 1] and gives the logits.
 
     Args:
-      model: of one of `ARCHITECTURES` or `TIMM`, or a `cifar_resnet`.
+      model: of one of `ARCHITECTURES` or `TIMM`, or a `cifar_resnet` or `mnist_cnn`.
       redirected: whether InceptionV1 has lucent's ReLU, which lets a tenth of a blocked gradient
         through, as `lucent.modelzoo` has it by default.
 
@@ -76,6 +83,7 @@ def twin(model: rvis.Model, *, redirected: bool = False) -> Any:
 
     apply: Any = model.apply
     known = {"AlexNet": _alexnet, "VGG": _vgg, "ResNet": _resnet, "GoogLeNet": _googlenet}
+    known["MnistCNN"] = _digits
     kind = type(apply.module).__name__
     if kind == "InceptionV1":
         network = lucent().modelzoo.inceptionv1(pretrained=False, redirected_ReLU=redirected)
@@ -284,3 +292,24 @@ def _googlenet(module: Any) -> Any:
             return self.fc(x.mean((2, 3)))
 
     return GoogLeNet()
+
+
+def _digits(module: Any) -> Any:
+    from torch import nn
+
+    class Digits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            one, two = module.widths
+            self.conv1, self.relu1 = nn.Conv2d(1, one, 5, padding=2), nn.ReLU()
+            self.pool1, self.pool2 = nn.MaxPool2d(2), nn.MaxPool2d(2)
+            self.conv2, self.relu2 = nn.Conv2d(one, two, 5, padding=2), nn.ReLU()
+            self.fc1, self.relu3 = nn.Linear(49 * two, module.dense), nn.ReLU()
+            self.fc2 = nn.Linear(module.dense, module.classes)
+
+        def forward(self, x: Any) -> Any:
+            x = self.pool1(self.relu1(self.conv1(x)))
+            x = self.pool2(self.relu2(self.conv2(x)))
+            return self.fc2(self.relu3(self.fc1(x.flatten(1))))
+
+    return Digits()

@@ -27,12 +27,12 @@ def spread(n, d, ambient, seed=0):
 
 @pytest.fixture(scope="module")
 def curved():
-    """2000 points of a warped 10-sphere in 1000 dimensions."""
+    """1500 points of a warped 10-sphere in 200 dimensions."""
     rng = np.random.default_rng(0)
-    ball = rng.standard_normal((2000, 11))
+    ball = rng.standard_normal((1500, 11))
     ball /= np.linalg.norm(ball, axis=1, keepdims=True)
     waves = 0.3 * np.sin(3 * ball @ rng.standard_normal((11, 30)) / 11**0.5)
-    turn = np.linalg.qr(rng.standard_normal((1000, 41)))[0].T
+    turn = np.linalg.qr(rng.standard_normal((200, 41)))[0].T
     return (np.concatenate([ball, waves], 1) @ turn).astype(np.float32)
 
 

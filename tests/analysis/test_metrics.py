@@ -83,10 +83,10 @@ def test_insertion_is_zero_padded():
 
 
 def test_insertion_pads_with_the_models_mean():
-    model = rvis.load("cifar10_resnet")
+    model = rvis.load("cifar10_resnet_narrow")
     mean = np.asarray(model.apply.mean, np.float32)
     image = np.broadcast_to(mean, (32, 32, 3)).copy()
-    curve = metrics.insertion(model, image, np.ones((32, 32)), 3, **QUIET)
+    curve = metrics.insertion(model, image, np.ones((32, 32)), 3, pixels=256, **QUIET)
     np.testing.assert_allclose(curve.scores, curve.scores[0, 0], rtol=1e-4)
 
 

@@ -19,7 +19,7 @@ MODULE = ViT(patch=4, width=8, depth=2, heads=2, image=12, classes=3)
 
 @pytest.fixture(scope="module")
 def model():
-    variables = MODULE.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    variables = jax.eval_shape(MODULE.init, jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     leaves, structure = jax.tree.flatten(variables)
     rng = np.random.default_rng(0)
     drawn = [jnp.asarray(rng.normal(size=leaf.shape) * 0.4, jnp.float32) for leaf in leaves]
@@ -59,15 +59,15 @@ def attentions(model, image, shifts):
 def test_rollout_and_gradients_by_hand(model):
     rolled = attribution.attention_rollout(model, IMAGES, 1, **QUIET)
     by_gradient = attribution.attention_gradient(model, IMAGES, 1, **QUIET)
+    forward = jax.jit(lambda image, shift: attentions(model, image, shift))
+    slope = jax.jit(jax.grad(lambda image, shift: forward(image, shift)[0][1], 1))
     for i, image in enumerate(IMAGES):
         zeros = [jnp.zeros((2, 10, 10))] * 2
-        logits, weights = attentions(model, jnp.asarray(image), zeros)
+        logits, weights = forward(image, zeros)
         np.testing.assert_allclose(rolled.scores[i], logits[1], rtol=1e-3)
         one, two = ((w.mean(0) + jnp.eye(10)) / 2 for w in weights)
         np.testing.assert_allclose(rolled.raw[i].ravel(), (two @ one)[0, 1:], rtol=1e-3)
-        slopes = jax.grad(lambda s, image=image: attentions(model, jnp.asarray(image), s)[0][1])(
-            zeros
-        )
+        slopes = slope(image, zeros)
         one, two = (jnp.maximum(g * w, 0).mean(0) for g, w in zip(slopes, weights, strict=True))
         whole = (jnp.eye(10) + two) @ (jnp.eye(10) + one)
         np.testing.assert_allclose(by_gradient.raw[i].ravel(), whole[0, 1:], rtol=2e-3, atol=1e-6)

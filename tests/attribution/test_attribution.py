@@ -110,6 +110,16 @@ def test_the_key_decides(method):
 def test_an_objective_for_each_image(method):
     target = objectives.logit([0, 1, 1, 0, 1, 0, 0])
     np.testing.assert_array_equal(explain(method, target=target).maps, explain(method).maps)
+
+
+ONE_OF_A_KIND = ("smoothgrad", "deep_lift", "lrp", "grad_cam", "score_cam", "rise")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m not in ONE_OF_A_KIND)) for m in METHODS],
+)
+def test_a_sum_of_objectives(method):
     both = explain(method, target=objectives.logit(1) - 2 * objectives.probability(CLASSES))
     assert np.isfinite(both.maps).all()
     assert both.labels[0].startswith("c1 − 2 ×")

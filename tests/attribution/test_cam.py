@@ -92,7 +92,7 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("network", ["plain", "residual"])
+@pytest.mark.parametrize("network", ["plain", pytest.param("residual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", THEIRS)
 def test_maps_are_those_of_pytorch_grad_cam(method, network):
     options = {"layer": {"plain": "relu3", "residual": "b"}[network], "signed": True, **QUIET}

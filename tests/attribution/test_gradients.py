@@ -111,11 +111,15 @@ def test_gauss_legendre_beats_midpoint_on_a_smooth_function():
     assert abs(weights @ np.exp(nodes) - (np.e - 1)) > 1e-4
 
 
+@jax.jit
+@jax.vmap
+def drawn(i):
+    return jax.random.normal(jax.random.fold_in(jax.random.key(7), i), SHAPE)
+
+
 @pytest.mark.parametrize("samples", [1, 3, 33])
 def test_smoothgrad_and_its_forms_are_moments_of_the_noisy_gradients(samples):
-    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(jax.random.key(7), i), SHAPE))(
-        jnp.arange(samples)
-    )
+    noise = drawn(jnp.arange(samples))
     spread = IMAGES.max((1, 2, 3)) - IMAGES.min((1, 2, 3))
     copies = IMAGES[:, None] + 0.2 * spread[:, None, None, None, None] * np.asarray(noise)
     gradients = 2 * OWN[0] * copies

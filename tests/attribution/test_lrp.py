@@ -12,8 +12,7 @@ import pytest
 
 import rvis
 from rvis import attribution, objectives
-from rvis.attribution import lrp
-from rvis.attribution.rules import Composite
+from rvis.attribution import Composite, lrp
 from rvis.types import identity
 from tests import toys
 from tests.attribution.explained import MODELS
@@ -35,8 +34,20 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("network", MODELS)
-@pytest.mark.parametrize("plan", PLANS)
+PAIRS = [
+    # With residual sums, norms and strides come three rules; what is flat is in the first layer.
+    pytest.param(
+        plan,
+        network,
+        marks=[pytest.mark.slow]
+        * (network == "residual" and plan not in ("epsilon", "gamma", "epsilon_alpha2_beta1")),
+    )
+    for plan in PLANS
+    for network in MODELS
+]
+
+
+@pytest.mark.parametrize(("plan", "network"), PAIRS)
 def test_composites_are_zennits(network, plan):
     result = lrp(MODELS[network], golden.IMAGES, golden.CLASSES, composite=PLANS[plan], **QUIET)
     expected = MAPS[f"{network}/lrp/{plan}"]
@@ -276,7 +287,7 @@ def test_loops_are_read():
     ("options", "message"),
     [
         ({"composite": "epsilon_plas"}, "composite: unknown 'epsilon_plas'; did you mean"),
-        ({"composite": Composite("zplus")}, "composite.conv: unknown 'zplus'"),
+        ({"composite": None}, "composite: unknown None"),
         ({"epsilon": 0}, "epsilon: a number above 0"),
         ({"alpha": 0.5}, "alpha: a number in"),
         ({"through": objectives.logit(0)}, "through: an objective of one layer before"),
@@ -285,6 +296,19 @@ def test_loops_are_read():
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         lrp(MODELS["plain"], golden.IMAGES, 1, **options, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"conv": "zplus"}, "composite.conv: unknown 'zplus'"),
+        ({"dense": ""}, "composite.dense: unknown ''"),
+        ({"first": 3}, "composite.first: unknown 3"),
+    ],
+)
+def test_a_composite_has_rules_that_there_are(rules, message):
+    with pytest.raises(ValueError, match=message):
+        Composite(**rules)
 
 
 def test_what_has_no_rule_is_named():

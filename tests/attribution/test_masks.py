@@ -41,7 +41,7 @@ def test_occlusion_is_the_mean_fall_over_a_places_windows(window, stride, baseli
 def test_masks_keep_their_share_and_move():
     sampler = RandomMasks(jnp.float32(0.3), 3)
     keys = jax.random.split(jax.random.key(0), 2000)
-    masks = np.asarray(jax.vmap(lambda key: sampler.mask(key, SHAPE))(keys))
+    masks = np.asarray(jax.jit(jax.vmap(lambda key: sampler.mask(key, SHAPE)))(keys))
     assert masks.min() >= 0
     assert masks.max() <= 1
     np.testing.assert_allclose(masks.mean(0), 0.3, atol=0.05)
@@ -51,7 +51,7 @@ def test_masks_keep_their_share_and_move():
 def test_masks_are_enlarged_bilinearly():
     keys = jax.random.split(jax.random.key(0), 50)
     sampler = RandomMasks(jnp.float32(0.5), 2)
-    masks = np.asarray(jax.vmap(lambda key: sampler.mask(key, (16, 16)))(keys))
+    masks = np.asarray(jax.jit(jax.vmap(lambda key: sampler.mask(key, (16, 16))))(keys))
     # From cell to cell over twelve pixels, not at once.
     assert np.abs(np.diff(masks, axis=1)).max() == pytest.approx(1 / 12)
     assert np.abs(np.diff(masks, 2, axis=1)).max() <= 1 / 12 + 1e-6

@@ -86,7 +86,7 @@ def test_lime_is_its_ridge_regression():
     rows = np.array(list(itertools.product([0, 1], repeat=p)))[:, ::-1].astype(bool)
     values = np.asarray(game(jnp.asarray(rows)), np.float64)
     cosine = np.array([row.sum() / np.sqrt(max(row.sum(), 1) * p) for row in rows])
-    weights = np.exp(-((1 - cosine) ** 2) / 0.3**2)
+    weights = np.sqrt(np.exp(-((1 - cosine) ** 2) / 0.3**2))  # as the authors' code has it
     design = np.column_stack([np.ones(16), rows])
     shrink = np.diag([0.0] + [0.7] * p)
     normal = (design.T * weights) @ design + shrink

@@ -156,9 +156,11 @@ def test_games_that_differ_in_numbers_share_a_program():
     programs.advance.clear_cache()
     for seed in range(3):
         shapley(table(5, seed), players=5, **QUIET)
-        shapley_sampling(table(5, seed), players=5, permutations=34 + 2 * seed, key=seed, **QUIET)
-    # All coalitions, both ends, and pairs of permutations.
-    assert programs.advance._cache_size() == 3
+        shapley_sampling(
+            table(5, seed), players=5, permutations=34 + 2 * (seed % 2), key=seed, **QUIET
+        )
+    # All coalitions, and pairs of permutations.
+    assert programs.advance._cache_size() == 2
 
 
 def test_a_game_sees_the_context_of_its_caller():
@@ -345,9 +347,9 @@ def test_a_callback_sees_the_values_and_may_end_them():
 
 def test_calls_count_the_images_asked_about():
     found = shapley_sampling(LINEAR, IMAGES, 0, players=2, permutations=6, **QUIET)
-    assert found.calls.tolist() == [2 + 6 * 3] * 3
+    assert found.calls.tolist() == [6 * 4] * 3
     drawn = shapley_sampling(LINEAR, IMAGES, 0, players=2, permutations=6, baseline=IMAGES, **QUIET)
-    assert drawn.calls.tolist() == [1 + 6 * 3 + 3] * 3
+    assert drawn.calls.tolist() == [6 * 4] * 3
 
 
 @pytest.mark.parametrize("solve", [*BOTH, partial(shapley_sampling, tolerance=1e-9)])

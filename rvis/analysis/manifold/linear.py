@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class LinearShift:
 def linear_shift(
     model: Model,
     images: ArrayLike,
-    target: ArrayLike,
+    target: Any,
     eps: float,
     *,
     key: KeyLike = 0,

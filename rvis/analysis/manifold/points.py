@@ -32,8 +32,6 @@ def rows_of(argument: str, value: Any, *, width: int | None = None, least: int =
         raise ValueError(
             f"{argument}: points of {width} numbers were expected, given {flat.shape[1]}"
         )
-    if not np.isfinite(flat).all():
-        raise ValueError(f"{argument}: finite numbers were expected, given NaN or infinity")
     return flat
 
 

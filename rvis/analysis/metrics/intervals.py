@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import stdtrit
 
-from rvis import checks, gate
+from rvis import gate
 
 _NORMAL = 1.959964
 """Between minus and plus so many standard deviations lies 95 % of a normal distribution."""
@@ -91,5 +91,4 @@ def _truths(hits: ArrayLike) -> np.ndarray:
 def _listed(argument: str, values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{argument}: (n,) was expected, given shape {values.shape}")
-    checks.finite(argument, values)
     return values

@@ -136,10 +136,12 @@ def efficient_sanity_check(
     """
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     checks.count("bins", bins, low=2)
-    noisy = randomised(model, modules(model), key=key)
-    before, after = (
-        _entropies(summed(explained(attribute, one, batch, target)), bins) for one in (model, noisy)
-    )
+
+    def entropies(one: Model) -> np.ndarray:
+        return _entropies(summed(explained(attribute, one, batch, target)), bins)
+
+    before = entropies(model)
+    after = entropies(randomised(model, modules(model), key=key))
     rise = np.where(before > 0, (after - before) / np.where(before > 0, before, 1), np.nan)
     return rise[0] if np.ndim(images) == 3 else rise
 
