@@ -22,21 +22,22 @@ from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TCAV:
-    """How often a class rises along a concept's direction.
+    """How much a class depends on a concept, beside random concepts that are tested alike.
 
     Attributes:
       scores: (sets,) the share of the images whose score rises along the direction that tells the
         concept from one random set.
-      null: (sets,) the same of directions that tell random sets from one another.
+      null: (samples,) the mean of such shares of each random concept.
       score: the mean of `scores`.
-      p: of scores and null having one mean, two-sided (Welch), as the paper has it. It asks whether
-        these examples differ from random ones, however little: images alike make scores of 0 or 1,
-        and a slight lean of all directions is enough.
       sensitivity: (sets,) the mean cosine of the images' gradients and each direction.
-      null_sensitivity: (sets,) the same of directions that tell random sets from one another.
-      p_sensitivity: of the mean sensitivity being that of one more random direction, two-sided
-        (Student): it asks whether the concept matters more than random directions do.
-      accuracy: (sets,) of each direction on examples that it was not fitted to.
+      null_sensitivity: (samples,) the mean of such cosines of each random concept.
+      p: the share of random concepts, this one counted among them, whose sensitivity is as large,
+        of either sign: does the class depend on these examples more than on random pictures? It
+        is at least 1 / (samples + 1).
+      p_welch: the paper's: of the concept's scores and random sets' having one mean (Welch's t).
+        It counts the directions of one concept as independent. With more sets it finds any lean
+        of a direction significant, a random one's too.
+      accuracy: (sets,) of each direction, on the pictures that it was not fitted to.
       vectors: (sets, C) the directions, of length 1.
       derivatives: (sets, n) the directional derivatives, summed over the places.
       config: the arguments and versions, as JSON-able values.
@@ -45,10 +46,10 @@ class TCAV:
     scores: np.ndarray
     null: np.ndarray
     score: float
-    p: float
     sensitivity: np.ndarray
     null_sensitivity: np.ndarray
-    p_sensitivity: float
+    p: float
+    p_welch: float
     accuracy: np.ndarray
     vectors: np.ndarray
     derivatives: np.ndarray
@@ -80,15 +81,17 @@ def tcav(
     *,
     sets: int = 30,
     key: KeyLike = 0,
+    samples: int = 200,
     chunk: int | None = None,
     progress: bool = True,
 ) -> TCAV:
     """Tests whether a score depends on a concept that examples show.
 
-    A direction is the normal of the ridge regression that tells activations of examples, averaged
-    over the places, from those of a random set as large. Each takes other random two fifths of the
-    examples too: directions that share all of them are no independent draws, and their t test
-    finds significance between random sets. The accuracy is of those fitted to two thirds of a set.
+    A direction is the normal of the ridge regression that tells activations, averaged over the
+    places, of half of the examples from those of as many random pictures. There are as many as
+    `sets`, each with other halves. What they share is the concept, and this is what is tested: as
+    many examples are drawn from the random pictures `samples` times, and treated in the same way
+    as the concept against those that are left.
 
     Args:
       model: any model.
@@ -96,9 +99,10 @@ def tcav(
       target: a class number or name, or an objective.
       layer: a name of `model.layers` before the target's.
       examples: (m, H, W, C) of the concept, at least 6.
-      random: pictures without it, .8·m and 12 at least, or a data set.
-      sets: random sets, and so many directions.
-      key: of the random sets.
+      random: at least 2·m pictures without it, or a data set.
+      sets: random sets, and so many directions of a concept.
+      key: of the random sets and concepts.
+      samples: random concepts.
       chunk: images at once, a bound on memory.
       progress: a bar on a terminal.
 
@@ -111,69 +115,75 @@ def tcav(
       >>> rng = np.random.default_rng(0)
       >>> noise = rng.random((30, 28, 28, 1)).astype(np.float32)
       >>> model = rvis.load("mnist_cnn")
-      >>> found = concepts.tcav(model, noise[:5], 3, "relu2", noise[:8] / 2, noise[8:], sets=4)
+      >>> found = concepts.tcav(model, noise[:5], 3, "relu2", noise[:8] / 2, noise[8:], samples=9)
       >>> found.scores.shape, bool(found.accuracy.mean() > 0.9)
-      ((4,), True)
+      ((30,), True)
 
     Reference: Kim et al. 2018, Interpretability Beyond Feature Attribution: Quantitative Testing
-      with Concept Activation Vectors, section 3.
+      with Concept Activation Vectors, section 3; the p of random concepts is Phipson & Smyth's
+      2010, Permutation P-values should never be zero.
     """
     question = ask(model, images, target, chunk=chunk)
     ranking.layer_shape(model, layer, question.shape)
-    if checks.count("sets", sets, low=2) and isinstance(random, Dataset):
+    checks.count("sets", sets, low=2)
+    checks.count("samples", samples, low=2)
+    if isinstance(random, Dataset):
         ranking.check_dataset("random", random, model)
         random = random.floats()
     shape = question.shape
     shown = np.asarray(checks.images("examples", examples, shape=shape))
     others = np.asarray(checks.images("random", random, shape=shape))
-    if len(shown) < 6:
-        raise ValueError(f"examples: at least 6 were expected, given {len(shown)}")
-    m = max(6, round(_SHARE * len(shown)))
-    if len(others) < 2 * m:
-        raise ValueError(f"random: at least {2 * m} images were expected, given {len(others)}")
+    size, count = len(shown), len(others)
+    if size < 6:
+        raise ValueError(f"examples: at least 6 were expected, given {size}")
+    if count < 2 * size:
+        raise ValueError(f"random: at least {2 * size} images were expected, given {count}")
     options: dict[str, Any] = {"pixels": question.pixels, "chunk": chunk, "progress": progress}
     slopes = engine.apply(
         _Slope(layer), model, (question.objective, question.images), label="gradients", **options
     )
-    concept, pool = (
-        _pooled(ranking.each(ranking.Activations(layer), model, part, many=True))
-        for part in (shown, others)
-    )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).tolist())
-    vectors, right, chance = [], [], []
-    for _ in range(sets):
-        drawn = rng.permutation(len(pool))[: 2 * m]
-        one, two = pool[drawn[:m]], pool[drawn[m:]]
-        vector, accuracy = _direction(concept[rng.permutation(len(concept))[:m]], one, rng)
-        vectors.append(vector)
-        right.append(accuracy)
-        chance.append(_direction(one, two, rng)[0])
-    derivatives = np.stack(vectors) @ slopes.T
-    scores, null = (derivatives > 0).mean(1), (np.stack(chance) @ slopes.T > 0).mean(1)
+    pictures = np.concatenate([shown, others])
+    seen = ranking.each(ranking.Activations(layer), model, pictures, many=True)
+    rows = seen.reshape(len(seen), -1, seen.shape[-1]).mean(1, dtype=float)
+    rows -= rows.mean(0)
+    rises = slopes @ rows.T
     lengths = np.linalg.norm(slopes, axis=1, keepdims=True)
-    gradient = (slopes / np.where(lengths > 0, lengths, 1)).mean(0)
-    cosines, random_cosines = (np.stack(each) @ gradient for each in (vectors, chance))
-    # Which of two random sets comes first is chance, so that the null's mean is 0.
-    spread = np.sqrt(np.square(random_cosines).mean() * (1 + 1 / sets))
-    about = {
-        "model": model.name,
-        "target": target,
-        "layer": layer,
-        "sets": sets,
-        "key": as_key(key),
-    }
+    leans = (slopes / np.where(lengths > 0, lengths, 1)).mean(0) @ rows.T
+    # The same products of pictures, in as many numbers as there are pictures or channels.
+    few = np.asarray(np.linalg.qr(rows.T, mode="r")).T
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).tolist())
+    null, chance, first = np.empty(samples), np.empty(samples), np.empty(samples)
+    for i in range(samples):
+        drawn = size + rng.permutation(count)
+        of, weights = _directions(few, drawn[:size], drawn[size:], sets, rng)
+        shares = (np.einsum("nsr,sr->sn", rises[:, of], weights) > 0).mean(1)
+        null[i], first[i] = shares.mean(), shares[0]
+        chance[i] = (leans[of] * weights).sum(1).mean()
+    # The concept is told from as many pictures as a random one is.
+    left = size + rng.permutation(count)[size:]
+    of, weights = _directions(few, np.arange(size), left, sets, rng)
+    vectors = np.einsum("src,sr->sc", rows[of], weights)
+    derivatives = vectors @ slopes.T
+    scores, cosines = (derivatives > 0).mean(1), (leans[of] * weights).sum(1)
+    right = []
+    for fitted, vector in zip(of, vectors, strict=True):
+        sides = [np.setdiff1d(part, fitted) for part in (np.arange(size), left)]
+        above = [(rows[side] - rows[fitted].mean(0)) @ vector > 0 for side in sides]
+        right.append((above[0].mean() + 1 - above[1].mean()) / 2)
+    given: dict[str, Any] = {"layer": layer, "sets": sets, "samples": samples, "key": as_key(key)}
+    config = describe(function="tcav", model=model.name, target=target, **given)
     return TCAV(
         scores,
         null,
         float(scores.mean()),
-        welch(scores, null),
         cosines,
-        random_cosines,
-        student(cosines.mean() / spread, sets) if spread > 0 else float(not cosines.any()),
+        chance,
+        float(1 + (np.abs(chance) >= abs(cosines.mean())).sum()) / (samples + 1),
+        welch(scores, first),
         np.asarray(right),
-        np.stack(vectors),
+        vectors,
         derivatives,
-        describe(function="tcav", **about),
+        config,
     )
 
 
@@ -189,38 +199,37 @@ class _Slope:
         return gradient.reshape(-1, gradient.shape[-1]).sum(0)
 
 
-def _pooled(activations: np.ndarray) -> np.ndarray:
-    return activations.reshape(len(activations), -1, activations.shape[-1]).mean(1, dtype=float)
-
-
-_SHARE = 0.4
 _RIDGE = 0.01
 """Of the ridge regression, against the mean squared length of an example."""
 
 
-def _direction(
-    first: np.ndarray, second: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """The direction (C,) from `second` to `first`, and its accuracy where a third is held out."""
-    held = len(first) // 3
-    orders = [rng.permutation(len(part)) for part in (first, second)]
-    mixed = [part[order] for part, order in zip((first, second), orders, strict=True)]
-    vector, mean = _normal(*(part[held:] for part in mixed))
-    sides = [(part[:held] - mean) @ vector > 0 for part in mixed]
-    return _normal(first, second)[0], float(np.concatenate([sides[0], ~sides[1]]).mean())
+def _directions(
+    rows: np.ndarray, concept: np.ndarray, pool: np.ndarray, sets: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit normals that tell halves of a concept from the pool, as sums of rows.
 
+    Args:
+      rows: (N, C) of all pictures.
+      concept, pool: numbers of rows.
+      sets: how many normals.
+      rng: draws the halves, and as many of the pool.
 
-def _normal(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The unit normal (C,) of the ridge regression that tells rows apart, and their mean."""
-    rows = np.concatenate([first, second])
-    mean = rows.mean(0)
-    x = rows - mean
-    y = np.repeat([1.0, -1.0], [len(first), len(second)])
-    gram = x @ x.T
+    Returns:
+      The rows' numbers (sets, 2m), and their weights, which add up to 0.
+    """
+    m = len(concept) // 2
+    halves = [[rng.permutation(part)[:m] for part in (concept, pool)] for _ in range(sets)]
+    chosen = np.asarray(halves).reshape(sets, 2 * m)
+    x = rows[chosen]
+    x -= x.mean(1, keepdims=True)
+    part = x @ x.swapaxes(1, 2)
+    ridge = _RIDGE * np.trace(part, axis1=1, axis2=2) / (2 * m)
+    ridge = np.where(ridge > 0, ridge, 1)[:, None, None]
+    sides = np.repeat([[1.0], [-1.0]], m, 0)
     # As many unknowns as examples, not as channels.
-    weight = _RIDGE * np.trace(gram) / len(gram) or 1.0
-    vector = x.T @ np.linalg.solve(gram + weight * np.eye(len(gram)), y)
-    return vector / (np.linalg.norm(vector) or 1), mean
+    weights = np.linalg.solve(part + ridge * np.eye(2 * m), sides)[..., 0]
+    squares = np.einsum("sr,srq,sq->s", weights, part, weights)
+    return chosen, weights / np.sqrt(np.where(squares > 0, squares, 1))[:, None]
 
 
 def welch(first: np.ndarray, second: np.ndarray) -> float:
@@ -237,15 +246,5 @@ def welch(first: np.ndarray, second: np.ndarray) -> float:
     if total == 0:
         return float(a.mean() == b.mean())
     freedom = total**2 / sum(v**2 / (len(p) - 1) for v, p in zip(variances, (a, b), strict=True))
-    return student((a.mean() - b.mean()) / np.sqrt(total), freedom)
-
-
-def student(t: float, freedom: float) -> float:
-    """Both tails of Student's distribution beyond ±t.
-
-    Example:
-      >>> from rvis.concepts.cav import student
-      >>> round(student(2.0, 10), 4)
-      0.0734
-    """
+    t = (a.mean() - b.mean()) / np.sqrt(total)
     return float(jax.scipy.special.betainc(freedom / 2, 0.5, freedom / (freedom + t * t)))

@@ -20,7 +20,6 @@ from rvis.types import (
     Relu,
     Tap,
     Units,
-    check_model,
     identity,
     layer_shapes,
 )
@@ -209,9 +208,6 @@ def check_concepts(model: Any, concepts: Any, shape: tuple[int, ...] | None = No
     Raises:
       TypeError, ValueError: naming `model` or `concepts`.
     """
-    check_model(model)
-    if not isinstance(concepts, Concepts):
-        raise TypeError(f"concepts: a rvis.concepts.Concepts was expected, given {concepts!r}")
     checks.choice("concepts", concepts.layer, model.layers)
     shapes = layer_shapes(model, shape)  # type: ignore[arg-type]
     found = shapes.get(concepts.layer, ())

@@ -76,7 +76,6 @@ def nmf(
     matrix = given.reshape(-1, given.shape[-1])
     if checks.count("k", k) > min(matrix.shape):
         raise ValueError(f"k: at most {min(matrix.shape)} was expected, given {k}")
-    checks.count("steps", steps)
     seed = as_key(key)
     rows, columns = (
         starting_factors(start, matrix, k, seed)

@@ -87,7 +87,7 @@ def factorize(
     key: KeyLike = 0,
     start: str = "nndsvd",
     steps: int = 500,
-    classes: ArrayLike | None = None,
+    classes: Any = None,
     draw: Callable[[Model, Objective], Any] | None = None,
 ) -> Groups:
     """A layer's activations of one image as k groups of neurons.
@@ -120,6 +120,7 @@ def factorize(
         raise ValueError(f"image: one image was expected, given {len(batch)}")
     size = batch.shape[1:]
     checks.choice("layer", layer, model.layers)
+    checks.choice("start", start, ("nndsvd", "random"))
     shapes = layer_shapes(model, size)  # type: ignore[arg-type]
     if len(shapes.get(layer, ())) != 3 or LOGITS not in shapes:
         raise ValueError(
@@ -195,9 +196,14 @@ def coloured(image: ArrayLike, maps: ArrayLike, palette: np.ndarray = COLOURS) -
       >>> coloured(np.ones((8, 8, 3), np.float32), np.ones((2, 4, 4))).shape
       (8, 8, 3)
     """
-    image, maps = np.asarray(image), np.asarray(maps)
-    height, width = image.shape[:2]
-    pale = 0.55 + 0.45 * image.mean(-1, keepdims=True)
+    shown, maps = np.asarray(checks.images("image", image))[0], np.asarray(maps)
+    if maps.ndim != 3 or np.ndim(palette) != 2 or np.shape(palette)[-1] != 3:
+        raise ValueError(
+            f"maps, palette: (k, h, w) and (p, 3) were expected, given {maps.shape} and "
+            f"{np.shape(palette)}"
+        )
+    height, width = shown.shape[:2]
+    pale = 0.55 + 0.45 * shown.mean(-1, keepdims=True)
     shape = (len(maps), height, width)
     large = np.maximum(np.asarray(jax.image.resize(maps, shape, "linear")), 0)
     share = large / (maps.max() or 1)

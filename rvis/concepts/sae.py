@@ -138,7 +138,6 @@ def train_sae(
     checks.choice("kind", kind, KINDS)
     for name, value in {"width": width, "active": active, "epochs": epochs}.items():
         checks.count(name, value)
-    checks.function("callback", callback)
     place = None if checkpoint is None else files.as_path("checkpoint", checkpoint) / "sae.npz"
     weight = KINDS[kind] if penalty is None else checks.number("penalty", penalty, low=0)
     rate = checks.number("learning_rate", learning_rate, above=0)
@@ -183,32 +182,33 @@ def train(
     if place is not None:
         about = (root, width, kind, active, penalty, epochs, batch_size, rate, chunk, data.layer)
         fingerprint = checkpoints.fingerprint(about, scale, data.dataset.images)
-        if place.exists():
-            state = checkpoints.load(place, state, fingerprint=fingerprint)
     settings: dict[str, Any] = {"kind": kind, "active": active, "steps": steps}
     told: list[dict[str, float]] = []
-    for epoch in range(epochs):
-        began, fresh = time.perf_counter(), epoch >= int(state.step) // per_epoch
-        if fresh:
-            sums = (jnp.zeros(3, jnp.float32), jnp.zeros(width * channels, jnp.bool_))
-            batches = _batches(data, root, epoch, batch_size, chunk)
-            label = f"epoch {epoch + 1}/{epochs}"
-            for rows in engine.counted(batches, label, progress=progress):
-                state, sums = _update(state, sums, scale, rows, penalty, rate, **settings)
-            if not checks.all_finite((state.weights, sums)):
-                raise FloatingPointError(
-                    f"weights: became NaN or infinite in epoch {epoch + 1}; lower learning_rate "
-                    f"(given {rate})"
-                )
-            error, variance, on = np.asarray(sums[0])
-            row = (1 - error / variance, on / per_epoch, 1 - np.asarray(sums[1]).mean())
-            state = struct.replace(state, figures=state.figures.at[epoch].set(jnp.float32(row)))
-            if place is not None:
-                checkpoints.save(place, state, fingerprint=fingerprint)
-        told.append(dict(zip(_FIGURES, np.asarray(state.figures)[epoch].tolist(), strict=True)))
-        seconds = {"seconds": time.perf_counter() - began}
-        if callback is not None and fresh and callback(epoch + 1, told[-1] | seconds):
-            break
+    with files.alone(place and place.parent):
+        if place is not None and place.exists():
+            state = checkpoints.load(place, state, fingerprint=fingerprint)
+        for epoch in range(epochs):
+            began, fresh = time.perf_counter(), epoch >= int(state.step) // per_epoch
+            if fresh:
+                sums = (jnp.zeros(3, jnp.float32), jnp.zeros(width * channels, jnp.bool_))
+                batches = _batches(data, root, epoch, batch_size, chunk)
+                label = f"epoch {epoch + 1}/{epochs}"
+                for rows in engine.counted(batches, label, progress=progress):
+                    state, sums = _update(state, sums, scale, rows, penalty, rate, **settings)
+                if not checks.all_finite((state.weights, sums)):
+                    raise FloatingPointError(
+                        f"weights: became NaN or infinite in epoch {epoch + 1}; lower "
+                        f"learning_rate (given {rate})"
+                    )
+                error, variance, on = np.asarray(sums[0])
+                row = (1 - error / variance, on / per_epoch, 1 - np.asarray(sums[1]).mean())
+                state = struct.replace(state, figures=state.figures.at[epoch].set(jnp.float32(row)))
+                if place is not None:
+                    checkpoints.save(place, state, fingerprint=fingerprint)
+            told.append(dict(zip(_FIGURES, np.asarray(state.figures)[epoch].tolist(), strict=True)))
+            seconds = {"seconds": time.perf_counter() - began}
+            if callback is not None and fresh and callback(epoch + 1, told[-1] | seconds):
+                break
     return Trained(_folded(state, scale, data.layer, kind, active), tuple(told))
 
 

@@ -20,6 +20,7 @@ from rvis.models.weights import convert
 State = dict[str, np.ndarray]
 
 
+@gate.public
 def save(path: files.PathLike, concepts: Concepts) -> None:
     """Writes a dictionary as safetensors, whole or not at all; `load` reads it.
 

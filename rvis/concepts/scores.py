@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks, files, gate
+from rvis import files, gate
 from rvis.analysis import ranking
 from rvis.concepts.dictionary import Concepts, check_concepts
 from rvis.concepts.source import source
@@ -173,7 +173,6 @@ def compare(
 
     Reference: Efron 1979, Bootstrap methods: another look at the jackknife.
     """
-    checks.count("samples", samples)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).tolist())
     purities = [each.purity[np.isfinite(each.purity)] for each in (measures, others)]
     for name, each in zip(("measures", "others"), purities, strict=True):

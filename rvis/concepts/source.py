@@ -150,8 +150,6 @@ def fit(
     Reference: Fel et al. 2022, CRAFT: Concept Recursive Activation FacTorization, section 3.1.
     """
     checks.choice("method", method, METHODS)
-    checks.count("crops", crops, low=0)
-    checks.count("steps", steps)
     root = as_key(key)
     from_data = source(model, layer, dataset, chunk=chunk)
     size = len(dataset) * (crops or from_data.places)
