@@ -1,7 +1,7 @@
 """Two lectures on what networks have learned, reproduced: one page of claims, pictures and figures.
 
-Command:  python scripts/gallery.py [--quick | --full] [--only NAME …] [--out FOLDER]
-Time:     under ten minutes on two cores; --quick under two; --full an hour or more.
+Command:  python scripts/gallery.py [--quick] [--only NAME …] [--out FOLDER]
+Time:     meant for 25 minutes on two cores, and for five with --quick.
 Prints:   the page's place, and what failed. See `python -m gallery --help`: it is the same.
 """
 
@@ -12,4 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a f
 from scripts.gallery.__main__ import main
 
 if __name__ == "__main__":
+    from rvis import keep_programs
+
+    keep_programs()
     sys.exit(main())

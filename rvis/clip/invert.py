@@ -96,6 +96,8 @@ class Augment:
 
 _CHOICES = 61
 
+_DRAWN = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
@@ -157,7 +159,7 @@ def invert(
     tv: float = 0.5,
     key: KeyLike = 0,
     steps: int = 240,
-    samples: int = 1,
+    samples: int | None = None,
     optimizer: Optimizer | None = None,
     chunk: int | None = None,
     checkpoint: files.PathLike | None = None,
@@ -190,7 +192,8 @@ def invert(
         samples, not on what else is made in the same call.
       steps: gradient steps in all. Each size but the last takes 9 parts for 16 of the last, so that
         three take 9, 9 and 16 of 34.
-      samples: pictures of each text, from different noise.
+      samples: pictures of each text, from different noise; by default four are made and the nearest
+        to the text, by `similarities`, is returned: a first one often has another colour.
       optimizer: of `rvis.optimizers`; Adam at .05 by default.
       chunk: pictures at once, for memory's sake.
       checkpoint: a folder for the state of an interrupted run; the same call then goes on.
@@ -200,7 +203,7 @@ def invert(
 
     Returns:
       An `Inversion` whose `images` are (m, samples, H, W, 3), without the first axis for a single
-      text and without the second for a single sample.
+      text and without the second for a single sample or by default. `callback` is shown them all.
 
     Raises:
       TypeError, ValueError: naming the argument, before anything is compiled.
@@ -226,8 +229,6 @@ def invert(
     checks.count("copies", copies)
     if augment is not None and not isinstance(augment, Augment):
         raise TypeError(f"augment: an Augment or None was expected, given {augment!r}")
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer: one of rvis.optimizers was expected, given {optimizer!r}")
     checks.number("tv", tv, low=0)
     checks.choice("image", image, [kind for kind in images.KINDS if kind != "rgba"])
     stages = _stages(sizes, towers, start is not None, steps)
@@ -250,19 +251,20 @@ def invert(
         away = _objective(towers, negatives, sentences, weight / len(towers))
         objective = objective - away
     root = as_key(key)
-    count = len(phrases) * samples
+    drawn = _DRAWN if samples is None else checks.count("samples", samples)
+    count = len(phrases) * drawn
     keys = jnp.stack(
         [
             jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(text.encode())), sample)
             for text in phrases
-            for sample in range(samples)
+            for sample in range(drawn)
         ]
     )
-    rows = jnp.repeat(jnp.arange(len(phrases), dtype=jnp.int32), samples)
+    rows = jnp.repeat(jnp.arange(len(phrases), dtype=jnp.int32), drawn)
     members = jax.tree.map(lambda leaf: leaf[rows], objective.broadcast(len(phrases)))
     climbing = adam(0.05) if optimizer is None else optimizer
-    lead = () if isinstance(texts, str) else (len(phrases),)
-    lead = (*lead, samples) if samples > 1 else lead
+    one = () if isinstance(texts, str) else (len(phrases),)
+    lead = (*one, drawn) if drawn > 1 else one
 
     def shaped(array: np.ndarray) -> np.ndarray:
         return array.reshape((*lead, *array.shape[1:]))
@@ -310,7 +312,12 @@ def invert(
         checkpoint=checkpoint,
     )
     pictures = np.asarray(pictures)
-    labels = np.repeat(np.asarray(phrases, object), samples)
+    labels = np.repeat(np.asarray(phrases, object), drawn)
+    near = _similarities(towers, model, pictures, labels, sentences)
+    if samples is None:
+        best = near.reshape(-1, drawn).argmax(1) + drawn * np.arange(len(phrases))
+        pictures, scores, labels, near = (x[best] for x in (pictures, scores, labels, near))
+        lead = one
     return Inversion(
         shaped(pictures),
         shaped(scores),
@@ -322,7 +329,7 @@ def invert(
             negative=negatives,
             negative_weight=weight,
             templates=tuple(sentences),
-            samples=samples,
+            samples=drawn,
             key=root,
             sizes=[side for side, _ in stages],
             steps=steps,
@@ -333,7 +340,7 @@ def invert(
             tv=tv,
             optimizer=climbing,
         ),
-        similarities=shaped(_similarities(towers, model, pictures, labels, sentences)),
+        similarities=shaped(near),
     )
 
 

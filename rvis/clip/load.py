@@ -23,7 +23,7 @@ from rvis import checks, files, gate
 from rvis.clip.model import CLIP
 from rvis.clip.tokenizer import Tokenizer, Words, read_byte_pairs
 from rvis.clip.towers import ACTIVATIONS, SIZES, Config, ImageTower, TextTower
-from rvis.models import adapters
+from rvis.models import adapters, settings
 from rvis.models.weights import convert
 from rvis.types import Array, KeyLike, PyTree, as_key, on_device
 
@@ -56,6 +56,7 @@ _OPENAI = {
 """OpenAI's and OpenCLIP's entries, and Hugging Face's for them."""
 
 
+@gate.public
 def load(
     name_or_path: str | os.PathLike[str] | Mapping[str, Any],
     *,
@@ -94,20 +95,20 @@ def load(
       >>> clip.load(state, config=small.config).image.layers == small.image.layers
       True
     """
+    for argument, value in {"mean": mean, "std": std}.items():
+        settings.floats(argument, value, 3)
+    words, about = _tokenizer(tokenizer), {"mean": mean, "std": std}
     if isinstance(name_or_path, Mapping):
         state = {str(entry): np.asarray(value) for entry, value in name_or_path.items()}
-        about = {"mean": mean, "std": std, "name": "clip"}
-        return _from_state(state, config, _tokenizer(tokenizer, None), **about)
-    if not isinstance(name_or_path, (str, os.PathLike)):
-        raise TypeError(
-            f"name_or_path: a name, a path or a mapping was expected, given {name_or_path!r}"
-        )
+        return _from_state(state, config, words, **about, name="clip")
+    path = files.as_path("name_or_path", name_or_path)
     shipped = _shipped() if isinstance(name_or_path, str) else {}
     if name_or_path in shipped:
         if config is not None:
             raise ValueError(f"config: {name_or_path!r} has its own, given {config!r}")
+        if tokenizer is not None:
+            raise ValueError(f"tokenizer: {name_or_path!r} has its own, given {tokenizer!r}")
         return _from_folder(shipped[name_or_path], str(name_or_path))
-    path = pathlib.Path(name_or_path)
     if isinstance(name_or_path, str) and not path.exists() and len(path.parts) < 2:
         if not path.suffix:
             checks.choice("name_or_path", name_or_path, shipped)
@@ -119,9 +120,9 @@ def load(
     beside = path.parent
     if config is None and (beside / "config.json").is_file():
         config = _hugging_face(beside / "config.json", state)
-    known = any((beside / name).is_file() for name in ("vocab.json", "tokenizer.json"))
-    words = _tokenizer(tokenizer, beside if known else None)
-    return _from_state(state, config, words, mean=mean, std=std, name=path.stem)
+    if words is None and any((beside / n).is_file() for n in ("vocab.json", "tokenizer.json")):
+        words = read_byte_pairs(beside)
+    return _from_state(state, config, words, **about, name=path.stem)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -139,11 +140,9 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in state.items()}
 
 
-def _tokenizer(tokenizer: Any, beside: pathlib.Path | None) -> Tokenizer | None:
+def _tokenizer(tokenizer: Any) -> Tokenizer | None:
     if isinstance(tokenizer, (str, os.PathLike)):
         return read_byte_pairs(tokenizer)
-    if tokenizer is None and beside is not None:
-        return read_byte_pairs(beside)
     if tokenizer is not None and not callable(tokenizer):
         raise TypeError(f"tokenizer: a path or a tokenizer was expected, given {tokenizer!r}")
     return tokenizer
@@ -295,9 +294,8 @@ def _assembled(
     std: Sequence[float],
     name: str,
 ) -> CLIP:
-    known: Any = {"mean": tuple(mean), "std": tuple(std), "name": name}
-    tower = ImageTower(config)
-    model = adapters.from_linen(tower, image, input_shape=config.input_shape, **known)
+    about: Any = {"input_shape": config.input_shape, "mean": mean, "std": std, "name": name}
+    model = adapters.from_linen(ImageTower(config), image, **about)
     return CLIP(model, text, on_device(scale, jnp.float32), config, tokenizer, name)
 
 
@@ -329,16 +327,16 @@ def untrained(
       >>> clip.untrained(clip.SMALL, words=("red", "blue")).config.vocabulary
       5
     """
-    if not isinstance(config, Config):
-        raise TypeError(f"config: a Config was expected, given {config!r}")
-    tokenizer = Words(tuple(words), config.context) if words else None
+    tokenizer = Words(tuple(words), config.context) if len(words) else None
     if tokenizer is not None:
         config = dataclasses.replace(config, vocabulary=tokenizer.size)
     first, second = jax.random.split(as_key(key))
-    tokens = jnp.zeros((1, config.context), jnp.int32)
+    for argument, value in {"mean": mean, "std": std}.items():
+        settings.floats(argument, value, config.input_shape[2])
+    tokens = np.zeros((1, config.context), np.int32)
     return _assembled(
         config,
-        _initial(ImageTower(config), first, jnp.zeros((1, *config.input_shape), jnp.float32)),
+        _initial(ImageTower(config), first, np.zeros((1, *config.input_shape), np.float32)),
         _initial(TextTower(config), second, tokens),
         math.log(1 / 0.07),
         tokenizer,

@@ -366,6 +366,7 @@ class Towers:
         return jnp.concatenate(embeddings, -1)
 
 
+@gate.public
 def ensemble(clips: CLIP | Sequence[CLIP]) -> Model:
     """Several image towers as one model, each of which sees the image at its own size.
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rvis import checks, files
+from rvis import checks, files, gate
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLEANINGS = ("basic", "openai")
@@ -115,6 +115,7 @@ def _openai(text: str) -> str:
     return " ".join(html.unescape(html.unescape(fixed)).split()).lower()
 
 
+@gate.public
 def byte_pairs(
     vocabulary: Mapping[str, int],
     merges: Sequence[tuple[str, str]],
@@ -156,6 +157,8 @@ def byte_pairs(
             f"vocabulary: numbers that differ, that of {END} the highest, were expected"
         )
     hf = checks.package("tokenizers", "clip", "CLIP's byte-pair encoding")
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in merges):
+        raise TypeError("merges: pairs of tokens were expected, given others")
     pairs = [(first, second) for first, second in merges]
     try:
         model = hf.models.BPE(tokens, pairs, unk_token=END, end_of_word_suffix=_WORD_END)
@@ -174,6 +177,7 @@ def byte_pairs(
     return BytePairs(digest.hexdigest()[:16], context, clean, tokens, encoder)
 
 
+@gate.public
 def read_byte_pairs(
     path: files.PathLike, *, context: int = 77, clean: str | None = None
 ) -> BytePairs:
@@ -199,6 +203,9 @@ def read_byte_pairs(
       ...     tokenizer.read_byte_pairs(place).numbers("ab ab")
       [2, 2]
     """
+    checks.count("context", context, low=3)
+    if clean is not None:
+        checks.choice("clean", clean, CLEANINGS)
     place = files.as_path("path", path)
     usual = "basic"
     try:

@@ -116,15 +116,7 @@ def climb(
     for mark in marks:
         checks.integers("snapshots", mark, high=steps + 1, what="the steps")
     optimizer, chunk = options.get("optimizer"), options.get("chunk")
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer: None for L-BFGS, or one of rvis.optimizers, was expected, given "
-            f"{optimizer!r}"
-        )
-    for name, most in (("chunk", chunk), ("tile", options.get("tile"))):
-        if most is not None:
-            checks.count(name, most)
-    callback = checks.function("callback", options.get("callback"))
+    callback = options.get("callback")
     tv = checks.number("tv", options.get("tv", 0.0), low=0)
     penalties = (regularizers.total_variation(tv),) if tv else ()
     channels, count = model.input_shape[2], len(titles)

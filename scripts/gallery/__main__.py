@@ -1,24 +1,29 @@
 """The gallery from the command line.
 
-Command:  python scripts/gallery.py [--quick | --full] [--only NAME …] [--photos FOLDER]
-          [--networks FOLDER] [--out FOLDER]
-Time:     under ten minutes on two cores; --quick under two; --full an hour or more.
+Command:  python scripts/gallery.py [--quick] [--only NAME …] [--photos FOLDER] [--networks FOLDER]
+          [--out FOLDER]
+Time:     meant for 25 minutes on two cores; --quick, a small version of every section, for five,
+          and for three where its programs were compiled before.
 Prints:   the page's place, and what failed (exit status 1). An interrupted command goes on where it
           stopped; what is there and as it would be made now is not made again.
-The first section is of real networks, those of the extra `imagenet`; --networks adds those of a
-folder: files named as an architecture (`resnet50.safetensors`, `googlenet_bvlc.pth`), and folders
-that `rvis.load` reads. --photos has the photographs that it looks at, scikit-image's by default.
+The extra `imagenet` brings real networks and photographs, without which small networks stand in.
+--networks adds those of a folder: files named as an architecture (`resnet50.safetensors`,
+`googlenet_bvlc.pth`), and folders that `rvis.load` reads. GoogLeNet is then looked into, and
+networks of ImageNet's classes judge what others made. --photos has photographs named by what they
+show (`school_bus.jpg`), scikit-image's and small animals by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+import jax
+
 from scripts import gallery
 from scripts.gallery import networks
-from scripts.gallery.sections import real
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,25 +34,26 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     p.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="default: out")
-    size = p.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="size", action="store_const", const="quick")
-    size.add_argument("--full", dest="size", action="store_const", const="full")
-    names = " ".join(section.name for section in gallery.SECTIONS)
+    p.add_argument("--quick", action="store_true", help="smaller pictures, fewer steps")
+    names = " ".join(gallery.NAMES)
     p.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"sections: {names}")
     p.add_argument("--photos", default="", metavar="FOLDER", help="photographs of yours")
     p.add_argument("--networks", default="", metavar="FOLDER", help="networks of yours")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     a = p.parse_args(arguments)
-    installed = networks.installed()
-    if not installed:
+    if a.quick:
+        compile_fast()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    extra = networks.installed()
+    if not extra:
         print(f"{p.prog}: {networks.WITHOUT}", file=sys.stderr)
     try:
-        first = real.section(photos=a.photos, folder=a.networks, installed=installed)
+        cast = networks.cast(folder=a.networks, photos=a.photos, extra=extra)
         failed = gallery.make(
             a.out,
-            (first, *gallery.SECTIONS[1:]),
+            gallery.sections(cast),
             only=a.only,
-            size=a.size or "default",
+            size="quick" if a.quick else "full",
             progress=not a.quiet,
             report=lambda line: print(f"{p.prog}: {line}", file=sys.stderr),
         )
@@ -59,6 +65,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(a.out / "index.html")
     return 1 if failed else 0
+
+
+def compile_fast() -> None:
+    """Leaves out optimizations of programs, which take longer than a quick run's few steps gain.
+
+    Half of the time to compile is LLVM's, and most of the rest XLA's emitters of fusions. XLA stops
+    at a flag that it does not know, so that only versions that know them get them.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ < (0, 11) and "optimization_level" not in flags:
+        fast = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{flags} {fast}".strip()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-SIZES = ("quick", "default", "full")
+SIZES = ("quick", "full")
 """How much work a run takes on."""
 
-HOLDS = ("yes", "in part", "no", "not measured", "failed")
+HOLDS = ("yes", "in part", "no", "needs the full run", "not measured", "failed")
 """What can be said of a claim."""
 
 PRELUDE = """\
@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rvis
-from rvis import attacks, attribution, clip, evolve, objectives, optimizers, regularizers
-from rvis import style, synthesis
-from rvis.analysis import deconv, manifold, metrics, neighbours
+from rvis import attacks, attribution, clip, evolve, images, objectives, optimizers
+from rvis import regularizers, style, synthesis
+from rvis.analysis import deconv, manifold, metrics, neighbours, receptive
 from rvis.concepts import groups
 from rvis.models import taps
 from scripts.clip_scenes import scenes
@@ -78,7 +78,7 @@ class Part:
       draw: makes what is shown. Its body is the code that the page prints; its parameters are
         `numbers`, and what else it names is in `PRELUDE`.
       tell: picture and figures of what `draw` returned.
-      numbers: {parameter: (quick, default, full)}.
+      numbers: {parameter: (quick, full)}.
       quick: whether a quick run makes it.
     """
 
@@ -87,12 +87,12 @@ class Part:
     alt: str
     draw: Callable[..., Any]
     tell: Callable[[Any], Outcome]
-    numbers: Mapping[str, tuple[Any, Any, Any]] = dataclasses.field(default_factory=dict)
+    numbers: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     quick: bool = True
 
     def arguments(self, size: str) -> dict[str, Any]:
         """{parameter: number} of `draw`."""
-        return {name: three[SIZES.index(size)] for name, three in self.numbers.items()}
+        return {name: two[SIZES.index(size)] for name, two in self.numbers.items()}
 
     def code(self, size: str) -> str:
         """The body of `draw` with its numbers in front, to be run after `PRELUDE`."""
@@ -117,7 +117,7 @@ class Section:
       claim: what the lecture says, in our words.
       parts: in the order of display.
       judge: from {part: table} what the figures say; may look up parts that a run left out.
-      absent: why there are no parts, where there are none.
+      needs: why the figures of a quick run decide nothing, where they do not.
     """
 
     name: str
@@ -125,22 +125,30 @@ class Section:
     claim: str
     parts: tuple[Part, ...]
     judge: Callable[[Tables], Verdict]
-    absent: str = ""
+    needs: str = ""
 
-    def verdict(self, tables: Tables) -> Verdict:
+    def verdict(self, tables: Tables, *, size: str = "full") -> Verdict:
         """`judge`, or "not measured" where figures that it needs were not made.
 
         Where `judge` itself fails the claim is "failed": that must not cost the other sections.
         """
         missing = [part.name for part in self.parts if part.name not in tables]
-        why = self.absent or f"Not made in this run: {', '.join(missing)}."
-        unknown = Verdict("not measured", why)
+        unknown = Verdict("not measured", f"Not made in this run: {', '.join(missing)}.")
         if not tables:
             return unknown
         try:
-            return self.judge(tables)
+            told = self.judge(tables)
+            if size == "quick" and self.needs:
+                return Verdict("needs the full run", f"{self.needs} So far: {told.text}")
+            return told
         except Exception as error:
             if missing and isinstance(error, KeyError):
-                return unknown
+                needed = size == "quick" and self.needs
+                return Verdict("needs the full run", self.needs) if needed else unknown
             said = "".join(traceback.format_exception_only(error)).strip()
             return Verdict("failed", f"The figures could not be judged: {said}")
+
+
+def both(**numbers: Any) -> dict[str, tuple[Any, Any]]:
+    """Parameters that are the same in a quick run and in a full one."""
+    return {name: (value, value) for name, value in numbers.items()}

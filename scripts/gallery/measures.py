@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
+
+from rvis.analysis.metrics import Interval
+from rvis.plotting import grids
+
+ENDS = (", low", ", high")
+"""What is added to a figure's name for the ends of its interval."""
+
+
+def told(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as figures of a table, which the page shows in one cell.
+
+    Example:
+      >>> from rvis.analysis import metrics
+      >>> from scripts.gallery import measures
+      >>> row = measures.told("right", metrics.share([True, True, False]))
+      >>> f"{measures.read(row, 'right'):.0%}"
+      '67% [21%, 94%]'
+    """
+    ends = zip(ENDS, interval[1:], strict=True)
+    return {name: interval.mean} | {name + end: x for end, x in ends if np.isfinite(x)}
+
+
+def read(row: Mapping[str, float], name: str) -> Interval:
+    """What `told` wrote; without ends where there are none."""
+    low, high = (row.get(name + end, np.nan) for end in ENDS)
+    return Interval(row[name], low, high)
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """(n, side, side, 3) of square pictures (n, H, W, 3), by cubics."""
+    pictures = [
+        grids.to_pil(image).resize((side, side), Image.Resampling.BICUBIC) for image in images
+    ]
+    return np.stack([np.asarray(picture, np.float32) for picture in pictures]) / 255
 
 
 def power(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

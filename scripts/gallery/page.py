@@ -9,6 +9,7 @@ from typing import Any
 
 from rvis import files, results
 from rvis.plotting import reports
+from scripts.gallery import measures
 from scripts.gallery.base import PRELUDE, Part, Section, Table, Verdict
 
 _MARKS = {"yes": "holds", "in part": "holds in part", "no": "does not hold"}
@@ -39,11 +40,11 @@ def write(
     Raises:
       OSError: naming the path.
     """
-    verdicts = [verdict(sections, section, cards) for section in sections]
+    verdicts = [verdict(sections, section, cards, size=size) for section in sections]
     seconds = sum(card["seconds"] for card in cards.values())
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     blocks = "\n".join(
-        _section(sections, section, told, cards, errors, size)
+        _section(sections, section, told, cards, errors)
         for section, told in zip(sections, verdicts, strict=True)
     )
     contents = "\n".join(
@@ -65,11 +66,16 @@ def write(
 
 
 def verdict(
-    sections: Sequence[Section], section: Section, cards: Mapping[str, Mapping[str, Any]]
+    sections: Sequence[Section],
+    section: Section,
+    cards: Mapping[str, Mapping[str, Any]],
+    *,
+    size: str,
 ) -> Verdict:
     """What the cards that there are say of a section's claim."""
     names = {part.name: stem(sections, section, part) for part in section.parts}
-    return section.verdict({n: cards[s]["table"] for n, s in names.items() if s in cards})
+    tables = {n: cards[s]["table"] for n, s in names.items() if s in cards}
+    return section.verdict(tables, size=size)
 
 
 def _section(
@@ -78,7 +84,6 @@ def _section(
     told: Verdict,
     cards: Mapping[str, Mapping[str, Any]],
     errors: Mapping[str, str],
-    size: str,
 ) -> str:
     parts = []
     for part in section.parts:
@@ -89,7 +94,7 @@ def _section(
             said = _text(errors[name])
             parts.append(f'<p class="failed">{_text(part.name)} failed: <code>{said}</code></p>')
         else:
-            why = "is left out of a quick run" if size == "quick" and not part.quick else "not made"
+            why = "not made" if part.quick else "left to the full run"
             parts.append(f'<p class="absent">{_text(part.name)}: {why}.</p>')
     number = sections.index(section) + 1
     return (
@@ -111,17 +116,25 @@ def _figure(name: str, part: Part, card: Mapping[str, Any]) -> str:
 
 
 def _table(table: Table) -> str:
+    """The figures, those of an interval in one cell."""
     if not table:
         return ""
-    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    named = dict.fromkeys(name for row in table.values() for name in row)
+    columns = [name for name in named if not name.endswith(measures.ENDS)]
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
     body = "".join(
         f'<tr><th scope="row">{_text(name)}</th>'
-        + "".join(f"<td>{_number(row.get(column))}</td>" for column in columns)
+        + "".join(f"<td>{_cell(row, column)}</td>" for column in columns)
         + "</tr>"
         for name, row in table.items()
     )
     return f'<div class="wide"><table><tr><td></td>{head}</tr>{body}</table></div>\n'
+
+
+def _cell(row: Mapping[str, float], column: str) -> str:
+    ends = [_number(row[column + end]) for end in measures.ENDS if column + end in row]
+    about = f" <small>[{', '.join(ends)}]</small>" if ends else ""
+    return _number(row.get(column)) + about
 
 
 def _mark(told: Verdict) -> str:

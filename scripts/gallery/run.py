@@ -25,7 +25,7 @@ def make(
     sections: Sequence[Section],
     *,
     only: Sequence[str] = (),
-    size: str = "default",
+    size: str = "full",
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> int:
@@ -54,7 +54,7 @@ def make(
       >>> import tempfile
       >>> from scripts import gallery
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     gallery.make(folder, gallery.SECTIONS[:0])
+      ...     gallery.make(folder, [])
       0
     """
     names = [section.name for section in sections]
@@ -67,7 +67,7 @@ def make(
         for section in sections
         if not only or section.name in only
         for part in section.parts
-        if size != "quick" or part.quick
+        if size == "full" or part.quick
     ]
     errors: dict[str, str] = {}
     cards = _found(place, sections, size)
@@ -87,7 +87,7 @@ def make(
                 cards[stem] = _store(place / stem, part, size, made, seconds)
             page.write(place, sections, cards, errors, size=size)
     for section in {section.name: section for section, _ in chosen}.values():
-        told = page.verdict(sections, section, cards)
+        told = page.verdict(sections, section, cards, size=size)
         if told.holds == "failed":
             errors[section.name] = told.text
             report(f"failed: {section.name}: {told.text}")

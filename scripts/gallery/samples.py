@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from rvis import checks, data
 
@@ -35,3 +39,14 @@ def load(name: str) -> data.Dataset:
     checks.choice("name", name, NAMES)
     place = Path(__file__).with_name("data") / f"{name}.zip"
     return data.load(place, "test")
+
+
+@functools.cache
+def enlarged(name: str, side: int) -> data.Dataset:
+    """The same images, brought to so many pixels a side."""
+    few = load(name)
+    large = [
+        np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        for image in few.images
+    ]
+    return dataclasses.replace(few, images=np.stack(large))

@@ -21,7 +21,7 @@ TINY = clip.Config(
 WORDS = ("a", "red", "blue", "circle", "square")
 TEXTS = ["a red circle", "a blue square", "red"]
 ONE = clip.untrained(TINY, words=WORDS)
-QUICK = {"sizes": 12, "steps": 24, "copies": 2, "progress": False}
+QUICK = {"sizes": 12, "steps": 24, "copies": 2, "samples": 1, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,22 @@ def test_an_interrupted_inversion_goes_on_and_a_callback_ends_one(tmp_path, monk
 
 
 def test_samples_differ_and_the_first_is_the_only_one(three):
-    pair = clip.invert(ONE, TEXTS[:2], samples=2, **QUICK)
+    pair = clip.invert(ONE, TEXTS[:2], **{**QUICK, "samples": 2})
     assert pair.images.shape == (2, 2, 12, 12, 3) and pair.labels.shape == (2, 2)
     np.testing.assert_array_equal(pair.images[:, 0], three.images[:2])
     assert np.abs(pair.images[:, 0] - pair.images[:, 1]).max() > 0.01
     other = clip.invert(ONE, TEXTS[0], key=1, **QUICK)
     assert np.abs(other.images - three.images[0]).max() > 0.01
+
+
+def test_by_default_the_nearest_of_four_comes_back():
+    four, best = (clip.invert(ONE, TEXTS, **{**QUICK, "samples": samples}) for samples in (4, None))
+    assert best.images.shape == (3, 12, 12, 3) and best.labels.tolist() == TEXTS
+    np.testing.assert_array_equal(best.similarities, four.similarities.max(1))
+    chosen = four.similarities.argmax(1)
+    assert set(chosen) - {0}  # else a first one would do
+    np.testing.assert_array_equal(best.images, four.images[np.arange(3), chosen])
+    np.testing.assert_array_equal(best.scores, four.scores[np.arange(3), chosen])
 
 
 def test_other_texts_weights_and_towers_of_a_kind_trace_nothing_anew(three):
@@ -107,8 +117,9 @@ def test_a_negative_text_is_kept_away_from(three):
 
 
 def test_without_augmentation_the_score_is_the_cosine():
-    found = clip.invert(ONE, TEXTS[:2], augment=None, tv=0.0, sizes=12, steps=8, progress=False)
-    again = clip.invert(ONE, TEXTS[:2], augment=None, tv=0.0, sizes=12, steps=9, progress=False)
+    options = {"augment": None, "tv": 0.0, "sizes": 12, "samples": 1, "progress": False}
+    found = clip.invert(ONE, TEXTS[:2], steps=8, **options)
+    again = clip.invert(ONE, TEXTS[:2], steps=9, **options)
     np.testing.assert_allclose(again.scores[:, 8], found.similarities, atol=1e-5)
     np.testing.assert_allclose(again.scores[:, :8], found.scores, atol=1e-5)
     assert (np.diff(found.scores[:, -4:]) > 0).all()
@@ -123,6 +134,7 @@ def test_a_start_is_kept_where_nothing_moves():
         np.testing.assert_allclose(found.images, start, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensemble_climbs_for_both():
     large = clip.untrained(dataclasses.replace(TINY, image_size=16), words=WORDS, key=1)
     found = clip.invert([ONE, large], TEXTS[0], **{**QUICK, "sizes": 16})

@@ -380,7 +380,7 @@ BAD = {
     "pooling": ({"pooling": "avg"}, "pooling: unknown"),
     "own pooling": ({"pooling": "average"}, "pooling: pointwise pools by itself"),
     "scales": ({"scales": (1, 0.5)}, "scales: rising numbers"),
-    "optimizer": ({"optimizer": "adam"}, "optimizer: None for L-BFGS"),
+    "optimizer": ({"optimizer": "adam"}, "optimizer: one of rvis.optimizers"),
     "steps": ({"steps": 0}, "steps: at least 1"),
     "snapshots": ({"snapshots": (9,), "steps": 3}, "snapshots: 0 to 3"),
     "tv": ({"tv": -1}, "tv: "),

@@ -1,53 +1,48 @@
 """The sections of the gallery, in the order of the lectures."""
 
 from scripts.gallery.base import Section
+from scripts.gallery.networks import Cast
 from scripts.gallery.sections import (
     attribution,
     clip,
     depth,
-    diversity,
     dream,
     evolution,
     fields,
     fooling,
     groups,
+    inside,
     inversion,
-    manifold,
-    matching,
     neighbours,
     noise,
-    objectives,
     patches,
-    real,
-    regularization,
     robust,
     style,
-    synthesis,
+    why,
 )
 
-SECTIONS: tuple[Section, ...] = tuple(
-    module.SECTION
-    for module in (
-        real,
-        noise,
-        fields,
-        depth,
-        objectives,
-        regularization,
-        diversity,
-        dream,
-        patches,
-        neighbours,
-        inversion,
-        clip,
-        style,
-        attribution,
-        groups,
-        fooling,
-        evolution,
-        manifold,
-        matching,
-        robust,
-        synthesis,
-    )
-)
+_MODULES = {
+    "noise": noise,
+    "fields": fields,
+    "depth": depth,
+    "inside": inside,
+    "dream": dream,
+    "patches": patches,
+    "neighbours": neighbours,
+    "inversion": inversion,
+    "clip": clip,
+    "style": style,
+    "attribution": attribution,
+    "groups": groups,
+    "fooling": fooling,
+    "evolution": evolution,
+    "why": why,
+    "robust": robust,
+}
+NAMES = tuple(_MODULES)
+"""What the sections are chosen by."""
+
+
+def sections(cast: Cast) -> tuple[Section, ...]:
+    """All sections, drawn by these networks."""
+    return tuple(module.section(cast) for module in _MODULES.values())

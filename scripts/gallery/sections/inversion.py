@@ -2,110 +2,127 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 import rvis
-from rvis.inversion import LayerInversions
+from rvis.analysis import metrics, representations
+from rvis.inversion import Inversion, LayerInversions
 from rvis.plotting import grids
-from scripts.gallery import samples
-from scripts.gallery.base import Outcome, Part, Section, Tables, Verdict
+from scripts.gallery import measures, networks
+from scripts.gallery.base import Outcome, Part, Section, Tables, Verdict, both
+
+_PSNR, _SPREAD = "PSNR, dB", "RMS difference of two"
+_FIVE = "SSIM of two reconstructions"
 
 
-def _digits(steps: int, count: int, layers: tuple[str, ...]) -> list[LayerInversions]:
-    models = [rvis.load(name) for name in ("mnist_cnn", "mnist_cnn_robust")]
-    images = samples.load("mnist").floats(range(75, 300, 150 // count))[:count]
-    return [rvis.invert_layers(m, images, layers, samples=2, steps=steps) for m in models]
+def _layers(
+    first: str,
+    second: str,
+    layers: tuple[tuple[str, ...], tuple[str, ...]],
+    photos: str,
+    names: tuple[str, ...],
+    side: int,
+    steps: int,
+) -> dict[str, LayerInversions]:
+    images = np.stack([networks.photograph(photos, some, side) for some in names])
+    return {
+        network: rvis.invert_layers(networks.load(network), images, some, samples=1, steps=steps)
+        for network, some in zip((first, second), layers, strict=True)
+    }
 
 
-def _photographs(steps: int, count: int, layers: tuple[str, ...]) -> list[LayerInversions]:
-    models = [rvis.load(name) for name in ("cifar10_resnet", "cifar10_resnet_robust")]
-    images = samples.load("cifar10").floats(range(40, 800, 720 // count))[:count]
-    return [rvis.invert_layers(m, images, layers, samples=2, steps=steps) for m in models]
+def _plates(found: dict[str, LayerInversions]) -> Outcome:
+    table, sheets = {}, []
+    for network, one in found.items():
+        for i, layer in enumerate(one.layers):
+            row = measures.told(_PSNR, metrics.mean(one.psnr[i].ravel()))
+            row["error of the code"] = float(one.errors[i].mean())
+            table[f"{networks.title(network)}, {layer}"] = row
+        rows = [list(images) for images in np.swapaxes(one.images[:, :, 0], 0, 1)]
+        beside = [[start, *row] for start, row in zip(one.originals, rows, strict=True)]
+        sheets.append(grids.grid(beside, titles=["original", *one.layers]))
+    return Outcome(measures.stacked(sheets), table)
 
 
-def _plates(found: list[LayerInversions]) -> Outcome:
-    blocks = []
-    table: dict[str, dict[str, float]] = {}
-    for one, name in zip(found, ("standard", "robust"), strict=True):
-        shape = one.originals.shape[1:]
-        twice = np.repeat(one.originals[:2], 2, 0)
-        made = one.images[:, :2].reshape(len(one.layers), -1, *shape)
-        blocks.append(np.concatenate([twice[None], made]))
-        for row in one.table():
-            cells = table.setdefault(row["layer"], {})
-            cells[f"PSNR, dB, {name}"] = row["psnr"]
-            cells[f"spread of samples, {name}"] = row["spread"]
-            cells[f"error of the code, {name}"] = row["error"]
-    rows = np.concatenate(blocks, 1)
-    titles = ["standard", "again"] * (blocks[0].shape[1] // 2)
-    titles += ["robust", "again"] * (blocks[1].shape[1] // 2)
-    names = ["original", *found[0].layers]
-    return Outcome(grids.grid(rows, titles=titles, row_titles=names), table)
+def _five(
+    network: str, layers: tuple[str, ...], photos: str, names: str, side: int, steps: int
+) -> dict[str, Inversion]:
+    image, model = networks.photograph(photos, names, side), networks.load(network)
+    return {name: rvis.invert(model, image, name, samples=5, steps=steps) for name in layers}
+
+
+def _again(found: dict[str, Inversion]) -> Outcome:
+    table, rows = {}, []
+    for name, one in found.items():
+        images = np.asarray(one.images).reshape(-1, *one.images.shape[-3:])
+        pairs = list(itertools.combinations(images, 2))
+        left, right = (np.stack(side) for side in zip(*pairs, strict=True))
+        apart = np.sqrt(np.square(left - right).mean((1, 2, 3)))
+        table[name] = measures.told(_SPREAD, metrics.mean(apart))
+        table[name] |= measures.told(_FIVE, metrics.mean(representations.ssim(left, right)))
+        rows.append(list(images))
+    return Outcome(grids.grid(rows, row_titles=list(found)), table)
 
 
 def _judge(tables: Tables) -> Verdict:
     told, points = [], []
-    for part in ("digits", "photographs"):
-        rows = list(tables[part].values())
-        for name in ("standard", "robust"):
-            quality = np.array([row[f"PSNR, dB, {name}"] for row in rows])
-            spread = np.array([row[f"spread of samples, {name}"] for row in rows])
-            points += [bool((np.diff(quality) < 0).all()), bool((np.diff(spread) > 0).all())]
-            told.append(
-                f"{part}, {name}: {quality[0]:.0f} to {quality[-1]:.0f} dB, {spread[0]:.3f} to "
-                f"{spread[-1]:.3f}"
-            )
-    share = np.mean(points)
+    by: dict[str, list[metrics.Interval]] = {}
+    for name, row in tables["layers"].items():
+        by.setdefault(name.split(",")[0], []).append(measures.read(row, _PSNR))
+    for name, quality in by.items():
+        points.append(quality[-1].mean < quality[0].mean)
+        points.append(all(a.mean > b.mean for a, b in itertools.pairwise(quality)))
+        told.append(f"{name} {quality[0]:.0f} to {quality[-1]:.0f} dB")
+    rows = tables["five"]
+    low, *_, high = rows
+    first, last = (measures.read(rows[name], _SPREAD) for name in (low, high))
+    points.append(last.low > first.high)
     return Verdict(
-        "yes" if share == 1 else "in part" if share >= 0.5 else "no",
-        f"From the first to the last layer PSNR and the spread go ({'; '.join(told)}); "
-        f"{sum(points)} of {len(points)} move in the direction claimed at every layer.",
+        "yes" if all(points) else "in part" if sum(points) >= len(points) / 2 else "no",
+        f"From the lowest to the highest layer reconstructions go from {'; '.join(told)}. Two of "
+        f"the same code differ by {first:.3f} (root mean square) for {low} and by "
+        f"{last:.3f} for {high}.",
     )
 
 
-SECTION = Section(
-    name="inversion",
-    title="What each layer keeps",
-    claim="A picture that has an image's code is found by gradient descent. From low layers it is "
-    "the image itself; the deeper the layer, the vaguer it is, and the more two attempts differ.",
-    parts=(
-        Part(
-            name="digits",
-            caption="Digits and, below, what comes back from the codes of its layers, twice from "
-            "different noise; the standard MNIST network left, the robust one right.",
-            alt="Digits: exact in the first row of reconstructions, rough in the second, unlike "
-            "digits in the last.",
-            draw=_digits,
-            tell=_plates,
-            numbers={
-                "steps": (48, 192, 384),
-                "count": (1, 2, 20),
-                "layers": (
-                    ("pool1", "fc2"),
-                    ("pool1", "pool2", "fc2"),
-                    ("conv1", "pool1", "conv2", "pool2", "fc1", "fc2"),
-                ),
-            },
-            quick=False,
+def section(cast: networks.Cast) -> Section:
+    """The section, drawn by these networks."""
+    first, second = cast.filters, cast.trunk
+    low, high = networks.depths(first), networks.depths(second)
+    return Section(
+        name="inversion",
+        title="What each layer keeps",
+        claim="A picture that has an image's code is found by gradient descent. From low layers it "
+        "is the image itself; the deeper the layer, the vaguer it is, and the more two attempts "
+        "differ.",
+        parts=(
+            Part(
+                name="layers",
+                caption="Photographs (left) and what comes back from their codes in layers of "
+                f"{networks.title(first)} (above) and of {networks.title(second)} (below).",
+                alt="Rows of pictures: exact at the left, then blurred in colour but sharp in "
+                "outline, then strokes and pieces that are scarcely the thing.",
+                draw=_layers,
+                tell=_plates,
+                numbers=both(first=first, second=second)
+                | {"layers": (((low[0], low[4]), (high[0], high[2])), (low, high))}
+                | both(photos=cast.photos, names=("zebra tabby", "strawberry coffee ladybug"))
+                | {"side": (64, 96), "steps": (24, 120)},
+            ),
+            Part(
+                name="five",
+                caption=f"One photograph, five times from the code of a low and of a high layer of "
+                f"{networks.title(first)}, each time from other noise.",
+                alt="Two rows of five pictures: above five times the same animal, below five "
+                "arrangements of its pieces.",
+                draw=_five,
+                tell=_again,
+                numbers=both(network=first, layers=(low[0], low[4]), photos=cast.photos)
+                | both(names="zebra tabby")
+                | {"side": (64, 96), "steps": (24, 120)},
+            ),
         ),
-        Part(
-            name="photographs",
-            caption="The same of photographs, from layers of the CIFAR-10 networks.",
-            alt="Photographs that are blurred but recognisable from a middle layer, and from the "
-            "last one scattered pieces in the standard network, a like thing in the robust one.",
-            draw=_photographs,
-            tell=_plates,
-            numbers={
-                "steps": (48, 160, 384),
-                "count": (2, 2, 20),
-                "layers": (
-                    ("layer3",),
-                    ("layer3", "avgpool"),
-                    ("layer1", "layer2", "layer3", "layer4", "avgpool", "fc"),
-                ),
-            },
-            quick=False,
-        ),
-    ),
-    judge=_judge,
-)
+        judge=_judge,
+    )

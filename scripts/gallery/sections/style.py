@@ -2,120 +2,122 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
-import rvis
 from rvis import style
+from rvis.analysis import metrics
 from rvis.plotting import grids
-from scripts.gallery import samples
-from scripts.gallery.base import Outcome, Part, Section, Tables, Verdict
+from scripts.gallery import measures, networks
+from scripts.gallery.base import Outcome, Part, Section, Tables, Verdict, both
+
+_TEXTURES = ("pizza coffee brain_coral", "monarch")
+_CONTENTS = ("king_penguin", "labrador_retriever cat tabby")
 
 
-def _texture(steps: int, early: int) -> tuple[np.ndarray, list[style.StyleResult]]:
-    model = rvis.load("cifar10_resnet_robust")
-    images = samples.load("tiny_imagenet_animals").floats([72, 52])
-    stages = (0, early, steps)
-    return images, [style.texture(model, x, steps=steps, snapshots=stages) for x in images]
+def _texture(
+    network: str, photos: str, names: tuple[str, ...], side: int, steps: int
+) -> list[tuple[np.ndarray, style.StyleResult]]:
+    model = networks.load(network)
+    images = [networks.photograph(photos, some, side) for some in names]
+    stages = (0, steps // 4, steps)
+    return [(x, style.texture(model, x, steps=steps, snapshots=stages)) for x in images]
 
 
-def _grid(steps: int) -> tuple[np.ndarray, list[style.StyleResult]]:
-    model = rvis.load("cifar10_resnet_robust")
-    images = samples.load("tiny_imagenet_animals").floats([32, 72, 52])
-    content, *styles = images
-    ratios = [1, 0.1, 0.01, 0.001]
-    return images, [style.transfer(model, content, x, ratio=ratios, steps=steps) for x in styles]
-
-
-def _woven(found: tuple[np.ndarray, list[style.StyleResult]]) -> Outcome:
-    images, results = found
-    table: dict[str, dict[str, float]] = {}
-    rows = []
-    for name, image, result in zip(("coral", "flowers"), images, results, strict=True):
+def _woven(found: list[tuple[np.ndarray, style.StyleResult]]) -> Outcome:
+    table, rows = {}, []
+    for i, (image, result) in enumerate(found):
         first, last = -float(result.scores[0]), -float(result.scores[-1])
-        table[name] = {
+        table[f"texture {i + 1}"] = {
             "Gram loss of noise": first,
             "of the texture": last,
             "falls by, %": 100 * (1 - last / first),
-            "with the histogram matched": float(result.style_loss),
         }
-        rows.append([image, *result.snapshots.values()])
-    titles = ["picture", *(f"step {step}" for step in results[0].snapshots)]
-    return Outcome(grids.grid(rows, titles=titles, row_titles=list(table), scale=2), table)
+        rows.append([image, *list(result.snapshots.values())[:2], result.images])
+    titles = ["picture", *(f"step {step}" for step in list(found[0][1].snapshots)[:2]), "texture"]
+    return Outcome(grids.grid(rows, titles=titles), table)
 
 
-def _mixed(found: tuple[np.ndarray, list[style.StyleResult]]) -> Outcome:
-    (content, *styles), results = found
-    table: dict[str, dict[str, float]] = {}
-    rows = []
-    for name, image, result in zip(("coral", "flowers"), styles, results, strict=True):
-        for title, own, other in zip(
-            result.labels, result.content_loss, result.style_loss, strict=True
-        ):
-            cells = table.setdefault(str(title), {})
-            cells[f"content loss, {name}"] = float(own)
-            cells[f"style loss, {name}"] = float(other)
-        rows.append([content, *result.images, image])
-    titles = ["content", *table, "style"]
-    return Outcome(grids.grid(rows, titles=titles, scale=2), table)
+def _grid(
+    network: str,
+    photos: str,
+    contents: tuple[str, ...],
+    painters: tuple[str, ...],
+    ratios: list[float],
+    side: int,
+    steps: int,
+) -> list[tuple[np.ndarray, np.ndarray, style.StyleResult]]:
+    model, found = networks.load(network), []
+    for content in contents:
+        for painter in painters:
+            picture, other = (networks.photograph(photos, x, side) for x in (content, painter))
+            mixed = style.transfer(model, picture, other, ratio=ratios, steps=steps)
+            found.append((picture, other, mixed))
+    return found
+
+
+def _mixed(found: list[tuple[np.ndarray, np.ndarray, style.StyleResult]]) -> Outcome:
+    titles = [str(label) for label in found[0][2].labels]
+    table = {
+        title: measures.told(
+            "content loss", metrics.mean([one.content_loss[i] for _, _, one in found])
+        )
+        | measures.told("style loss", metrics.mean([one.style_loss[i] for _, _, one in found]))
+        for i, title in enumerate(titles)
+    }
+    rows = [[content, *one.images, painter] for content, painter, one in found]
+    return Outcome(grids.grid(rows, titles=["content", *titles, "style"]), table)
 
 
 def _judge(tables: Tables) -> Verdict:
     falls = [row["falls by, %"] for row in tables["texture"].values()]
-    columns = {
-        name: [row[name] for row in tables["grid"].values()]
-        for name in next(iter(tables["grid"].values()))
-    }
-    # From the largest share of content to the smallest.
-    kept = [v for name, v in columns.items() if name.startswith("content")]
-    taken = [v for name, v in columns.items() if name.startswith("style")]
-    lower = [low > high for values in taken for low, high in itertools.pairwise(values)]
-    points = (
-        min(falls) > 90,
-        all(low < high for values in kept for low, high in itertools.pairwise(values)),
-        all(lower),
-    )
-    ends = "; ".join(f"{values[0]:.2f} to {values[-1]:.2f}" for values in kept)
-    others = "; ".join(f"{values[0]:.2f} to {values[-1]:.2f}" for values in taken)
+    rows = list(tables["grid"].values())
+    own, other = ([row[f"{kind} loss"] for row in rows] for kind in ("content", "style"))
+    points = (min(falls) > 90, own == sorted(own), other == sorted(other, reverse=True))
     return Verdict(
         "yes" if all(points) else "in part" if any(points) else "no",
         f"The Gram loss of noise falls by {min(falls):.1f} to {max(falls):.1f} %. With ever less "
-        f"weight on content its loss goes from {ends}, {'' if points[1] else 'not '}at every step; "
-        f"the style's goes from {others}, down at {sum(lower)} of {len(lower)} steps.",
+        f"weight on content its loss goes from {own[0]:.2f} to {own[-1]:.2f}, that of style from "
+        f"{other[0]:.3f} to {other[-1]:.3f}, "
+        f"{'both' if all(points[1:]) else 'not both'} at every step.",
     )
 
 
-SECTION = Section(
-    name="style",
-    title="Texture and style",
-    claim="What goes together in a picture's features, whatever the place, is its texture: noise "
-    "with the same Gram matrices looks woven alike. Weighed against another picture's features in "
-    "place it is style against content.",
-    parts=(
-        Part(
-            name="texture",
-            caption="A brain coral and a bush of flowers, and noise that gets their Gram matrices "
-            "in five layers of the robust CIFAR-10 network. It is small and was trained on 32 "
-            "pixels; the published choice is VGG-19.",
-            alt="A maze of white ridges and a bush of yellow flowers, each beside coloured noise "
-            "that turns into such ridges and such dots at other places.",
-            draw=_texture,
-            tell=_woven,
-            numbers={"steps": (24, 80, 500), "early": (6, 12, 12)},
-            quick=False,
+def section(cast: networks.Cast) -> Section:
+    """The section, drawn by these networks."""
+    name = networks.title(cast.trunk)
+    by = both(network=cast.trunk, photos=cast.photos)
+    small = {"side": (64, 128)}
+    return Section(
+        name="style",
+        title="Texture and style",
+        claim="What goes together in a picture's features, whatever the place, is its texture: "
+        "noise with the same Gram matrices looks woven alike. Weighed against another picture's "
+        "features in place it is style against content.",
+        parts=(
+            Part(
+                name="texture",
+                caption=f"Two pictures, and noise that gets their Gram matrices in {name}.",
+                alt="Pictures, each beside coloured noise that turns into the same dots, ridges or "
+                "wings at other places.",
+                draw=_texture,
+                tell=_woven,
+                numbers=by | both(names=_TEXTURES) | small | {"steps": (16, 80)},
+            ),
+            Part(
+                name="grid",
+                caption=f"Contents (left) in styles (right) by {name}, between them with a ratio "
+                "of content to style that falls from column to column. The table has means.",
+                alt="Rows of pictures: a photograph, then its thing in the other picture's colours "
+                "and strokes, dissolving to the right, and the other picture.",
+                draw=_grid,
+                tell=_mixed,
+                numbers=by
+                | {"contents": (_CONTENTS[:1], _CONTENTS), "painters": (_TEXTURES[1:], _TEXTURES)}
+                | both(ratios=[1, 0.1, 0.01])
+                | small
+                | {"steps": (12, 40)},
+            ),
         ),
-        Part(
-            name="grid",
-            caption="A black dog in two styles, in columns by the ratio of content to style, "
-            "which falls to the right.",
-            alt="Two rows of a dog that is plain at the left and dissolves to the right, above "
-            "into the ridges of a coral, below into yellow and green dots.",
-            draw=_grid,
-            tell=_mixed,
-            numbers={"steps": (12, 40, 500)},
-            quick=False,
-        ),
-    ),
-    judge=_judge,
-)
+        judge=_judge,
+        needs="A dozen steps are too few to tell.",
+    )

@@ -1,14 +1,18 @@
 """What makes a gallery: what is there stays, what is missing is made, what fails is shown."""
 
+import dataclasses
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
 
+from rvis.analysis import metrics
 from rvis.plotting import grids
 from scripts import gallery
 from scripts.gallery import __main__ as command
+from scripts.gallery import measures
 from scripts.gallery.base import Outcome, Part, Section, Tables, Verdict
 
 
@@ -29,11 +33,11 @@ def _judge(tables: Tables) -> Verdict:
 
 
 def _part(name, level, **changes):
-    numbers = {"level": (level, level, level)}
+    numbers = {"level": (level, level)}
     return Part(name, f"{name}.", f"a {name} & plain square", _made, _shown, numbers, **changes)
 
 
-LIGHT, DARK = _part("light", 0.75), _part("dark", 0.25, quick=False)
+LIGHT, DARK = _part("light", 0.75), _part("dark", 0.25)
 BROKEN = Part("broken", "Nothing.", "nothing", _broken, _shown)
 PLAIN = Section("plain", "Plain squares", "Squares are <plain>.", (LIGHT, DARK), _judge)
 FAILING = Section("failing", "Failing", "It fails.", (BROKEN, _part("fine", 0.5)), _judge)
@@ -133,10 +137,45 @@ def test_the_page_says_what_is_claimed_measured_and_how(made):
     assert "http" not in page and "@" not in page.split("</style>")[1]
 
 
-def test_a_quick_run_leaves_parts_out(tmp_path):
-    gallery.make(tmp_path, [PLAIN], size="quick")
-    assert not (tmp_path / "01_plain_dark.png").exists()
-    assert "dark: is left out of a quick run" in (tmp_path / "index.html").read_text()
+def test_a_quick_run_says_which_verdicts_need_the_full_one(tmp_path):
+    section = dataclasses.replace(PLAIN, needs="It is small.")
+    for size, mark in (("quick", "needs-the-full-run"), ("full", "yes")):
+        gallery.make(tmp_path, [section], size=size)
+        page = (tmp_path / "index.html").read_text()
+        assert f'class="mark {mark}"' in page
+        assert ("It is small. So far: The mean is 0.75." in page) == (size == "quick")
+
+
+def test_what_a_quick_run_leaves_out_is_said(tmp_path):
+    dark = dataclasses.replace(DARK, quick=False)
+    section = dataclasses.replace(PLAIN, parts=(dark,), needs="It is dark.")
+    gallery.make(tmp_path, [section], size="quick")
+    assert not list(tmp_path.glob("*.png"))
+    assert "dark: left to the full run" in (tmp_path / "index.html").read_text()
+    told = section.verdict({"other": {}}, size="quick")
+    assert (told.holds, told.text) == ("needs the full run", "It is dark.")
+
+
+def test_an_interval_is_one_cell(tmp_path):
+    def tell(image):
+        found = measures.told("right", metrics.share([True, True, False]))
+        return Outcome(grids.to_pil(image), {"of three": found})
+
+    part = Part("light", "", "", _made, tell, {"level": (0.1, 0.1)})
+    gallery.make(tmp_path, [dataclasses.replace(PLAIN, parts=(part,))])
+    page = (tmp_path / "index.html").read_text()
+    assert "<td>0.667 <small>[0.208, 0.939]</small></td>" in page
+    assert "right, low" not in page
+
+
+def test_the_page_is_readable_on_a_phone_in_the_dark_and_without_pictures(made):
+    page = (made / "index.html").read_text()
+    assert '<meta name="viewport" content="width=device-width' in page
+    assert "prefers-color-scheme: dark" in page and "color-scheme: light dark" in page
+    assert "max-width: 100%" in page  # no picture is wider than the screen
+    # Whatever may be wider scrolls by itself.
+    assert page.count('<div class="wide"><table>') == page.count("<table>")
+    assert all("alt=" in tag and 'alt=""' not in tag for tag in re.findall("<img[^>]*>", page))
 
 
 def test_only_what_is_chosen_is_made(tmp_path):
@@ -157,7 +196,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     def interrupted(image):
         raise KeyboardInterrupt
 
-    late = Part("late", "", "late", _made, interrupted, {"level": (0.1,) * 3})
+    late = Part("late", "", "late", _made, interrupted, {"level": (0.1,) * 2})
     section = Section("plain", "", "", (LIGHT, late), _judge)
     with pytest.raises(KeyboardInterrupt):
         gallery.make(tmp_path, [section])

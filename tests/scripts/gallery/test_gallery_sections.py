@@ -1,10 +1,12 @@
 """The sections of the gallery: the code they print is complete, and their figures come again."""
 
 import builtins
+import dataclasses
 import dis
 import json
 import pathlib
 import re
+import types
 
 import numpy as np
 import PIL.Image
@@ -16,24 +18,24 @@ from scripts import gallery
 from scripts.gallery import __main__ as command
 from scripts.gallery import measures, networks, samples
 from scripts.gallery.base import PRELUDE, SIZES
-from scripts.gallery.sections import real
 
 GUIDES = pathlib.Path(__file__).parents[3] / "scripts" / "docs" / "pages"
 
+SECTIONS = gallery.sections(networks.cast(extra=False))  # the shipped networks' own
 PARTS = [
     pytest.param(part, id=f"{section.name}-{part.name}")
-    for section in gallery.SECTIONS
+    for section in SECTIONS
     for part in section.parts
 ]
 
 ORDER = (
-    "real noise fields depth objectives regularization diversity dream patches neighbours inversion "
-    "clip style attribution groups fooling evolution manifold matching robust synthesis"
+    "noise fields depth inside dream patches neighbours inversion clip style attribution groups "
+    "fooling evolution why robust"
 ).split()
 
 
 def test_the_sections_are_in_the_order_of_the_lectures():
-    assert [section.name for section in gallery.SECTIONS] == ORDER
+    assert [section.name for section in SECTIONS] == ORDER == list(gallery.NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_a_part_says_what_is_seen(part):
 
 
 def test_every_section_has_a_name_of_its_own():
-    stems = [(section.name, part.name) for section in gallery.SECTIONS for part in section.parts]
+    stems = [(section.name, part.name) for section in SECTIONS for part in section.parts]
     assert len(set(stems)) == len(stems)
 
 
@@ -100,7 +102,7 @@ def test_every_public_function_is_shown_in_a_section_or_a_guide(name):
     for part in name.split("."):
         found = getattr(found, part)
     guides = "".join(page.read_text(encoding="utf-8") for page in GUIDES.rglob("*.md"))
-    shown = guides + "".join(part.values[0].code("default") for part in PARTS)
+    shown = guides + "".join(part.values[0].code("full") for part in PARTS)
     assert re.search(rf"\b{name.rsplit('.')[-1]}\b\(?", shown)
 
 
@@ -120,7 +122,8 @@ def test_samples_are_seen_rightly():
 
 
 def test_two_runs_give_the_same_figures(tmp_path):
-    (section,) = (s for s in gallery.SECTIONS if s.name == "fields")
+    (section,) = (s for s in SECTIONS if s.name == "fields")
+    section = dataclasses.replace(section, parts=section.parts[:1])
     for run in ("one", "two"):
         gallery.make(tmp_path / run, [section], size="quick")
     one, two = (
@@ -138,57 +141,65 @@ def test_energy_above_a_quarter_cycle_is_fine():
 
 
 @pytest.fixture
-def photographs(tmp_path):
-    """Two pictures in a folder, and beside it one with files of weights, which nothing reads."""
-    for folder in ("photographs", "networks"):
-        (tmp_path / folder).mkdir()
+def folder(tmp_path):
+    """Photographs, and beside them files of weights, which nothing reads."""
     rng = np.random.default_rng(0)
-    for name in "ab":
+    for name in ("school_bus", "tabby"):
         picture = PIL.Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8))
-        picture.save(tmp_path / "photographs" / f"{name}.png")
-    for name in ("resnet18.safetensors", "vgg16_trunk.pth", "resnet.txt", "notes.safetensors"):
-        (tmp_path / "networks" / name).touch()
-    return tmp_path
+        picture.save(tmp_path / f"{name}.png")
+    for name in ("googlenet_bvlc.safetensors", "vgg16_trunk.pth", "resnet18.pth", "notes.pth"):
+        (tmp_path / name).touch()
+    return str(tmp_path)
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """The 64-pixel network in the place of all real ones."""
-    monkeypatch.setattr(networks, "load", lambda name: rvis.load("tiny_resnet"))
-    monkeypatch.setattr(networks, "CLASSES", ("goldfish", "monarch"))
+def test_networks_of_a_folder_get_their_parts(folder, monkeypatch):
+    monkeypatch.setattr(networks, "load", lambda name: types.SimpleNamespace(classes=("a",) * 1000))
+    alone = networks.cast(folder=folder, extra=False)
+    assert (networks.title(alone.inside), networks.title(alone.trunk)) == (
+        "googlenet_bvlc",
+        "vgg16",
+    )
+    assert [networks.title(name) for name in alone.judges] == ["googlenet_bvlc", "resnet18"]
+    assert [networks.title(name) for name in alone.more] == ["resnet18"]
+    beside = networks.cast(folder=folder, photos=folder)
+    assert (beside.trunk, beside.photos) == ("vgg16", folder)
+    assert beside.judges == ("efficientnet_lite0", *alone.judges)
 
 
-def test_the_parts_of_real_networks_draw_and_measure(photographs, tiny):
-    folder = str(photographs / "photographs")
-    first, seen, dream = real.section(photos=folder).parts
-    made = {
-        "first": first.tell(first.draw(networks.CLASSES, {"alexnet layer3": (1,)}, steps=20)),
-        "photographs": seen.tell(seen.draw(folder, target="goldfish", radius=8.0, steps=10)),
-    }
-    rows = made["first"].table
-    assert list(rows) == [f"efficientnet_lite0 {n}" for n in networks.CLASSES] + [
-        "alexnet layer3:1"
-    ]
-    assert rows["efficientnet_lite0 goldfish"]["probability"] > 0.5
-    assert all(0 <= row["share of 51 photographs below"] <= 1 for row in rows.values())
-    for row in made["photographs"].table.values():
-        assert row["target after"] > row["target before"]
-        assert 1 < row["largest change / 255"] < 8.01
-    told = real.SECTION.judge({name: outcome.table for name, outcome in made.items()})
-    assert told.text.count("of 2") == 2
-    dreams = dream.tell(dream.draw(folder, layers=["alexnet layer3"], octaves=2))
-    assert dreams.table["alexnet layer3"]["squared activation, times that of the photograph"] > 1
+def test_every_section_is_in_a_quick_run_and_smaller_there():
+    assert all(any(part.quick for part in section.parts) for section in SECTIONS)
+    for part in (part.values[0] for part in PARTS):
+        quick, full = (part.arguments(size) for size in SIZES)
+        assert quick.keys() == full.keys()
+        for name in ("steps", "size", "side", "count", "generations", "permutations"):
+            assert np.all(quick.get(name, 0) <= full.get(name, 0)), (part.name, name)
 
 
-def test_networks_of_a_folder_are_parts_of_their_own(photographs, tiny):
-    section = real.section(folder=str(photographs / "networks"), installed=False)
-    assert [part.name for part in section.parts] == ["resnet18", "vgg16_trunk"]
-    part = section.parts[0]
-    path = part.arguments("quick")["path"]
-    assert path.endswith("resnet18.safetensors")
-    outcome = part.tell(part.draw(path, networks.CLASSES, units=1, steps=1))
-    assert len(outcome.table) == 3 and "resnet18 goldfish" in outcome.table
-    assert section.verdict({part.name: outcome.table}).holds == "not measured"
+def test_a_photograph_is_found_by_name_or_an_animal_stands_in(folder):
+    bus = networks.photograph(folder, "ostrich school_bus tabby", 32)
+    assert bus.shape == (32, 32, 3) and bus.dtype == np.float32
+    assert not np.array_equal(bus, networks.photograph(folder, "tabby", 32))
+    animals = samples.load("tiny_imagenet_animals")
+    fish = networks.photograph(folder, "ostrich goldfish tabby", 64)
+    first = np.flatnonzero(animals.labels == animals.classes.index("goldfish"))[:1]
+    np.testing.assert_allclose(fish, animals.floats(first)[0], atol=1e-6)
+
+
+def test_a_judge_sees_its_own_samples():
+    animals = samples.load("tiny_imagenet_animals").take(slice(0, None, 12))
+    names = [animals.classes[i] for i in animals.labels]
+    assert networks.seen("tiny_resnet", animals.floats(), names).mean() > 0.6
+    assert networks.seen("tiny_resnet", animals.floats(), names[::-1]).mean() < 0.4
+
+
+def test_parts_draw_and_measure_on_small_networks():
+    (section,) = (section for section in SECTIONS if section.name == "fooling")
+    shark, fish = section.parts[1:]
+    arguments = shark.arguments("quick") | {"steps": 10}
+    row = shark.tell(shark.draw(**arguments)).table["the network itself"]
+    assert row["after"] > row["probability before"] and row["SSIM"] > 0.5
+    told = fish.tell(fish.draw(count=2, steps=2)).table
+    assert set(told) == {"photographs", "tiny_resnet", "tiny_resnet_robust"}
 
 
 def test_a_file_named_as_its_architecture_is_loaded(tmp_path):
@@ -201,10 +212,9 @@ def test_a_file_named_as_its_architecture_is_loaded(tmp_path):
 
 def test_without_the_extra_one_line_says_what_it_adds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks, "installed", lambda: False)
-    assert command.main(["--quick", "--only", "real", "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(gallery, "make", lambda out, sections, **options: len(sections) - 16)
+    assert command.main(["--quick", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().err == f"gallery: {networks.WITHOUT}\n"
-    page = (tmp_path / "index.html").read_text()
-    assert "Not made: the extra imagenet adds" in page and not list(tmp_path.glob("*.png"))
 
 
 @pytest.mark.parametrize("flag", ["--photos", "--networks"])
