@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         visualization,
     )
     from rvis.analysis.faithful import faithfulness
+    from rvis.engine import keep_programs
     from rvis.inversion import interpolate, invert, invert_layers, match
     from rvis.models.adapters import from_linen, from_nnx
     from rvis.models.ensembles import ensemble
@@ -71,6 +72,7 @@ _PLACES = {
     "interpolate": "inversion",
     "invert": "inversion",
     "invert_layers": "inversion",
+    "keep_programs": "engine",
     "layer_shapes": "types",
     "list_models": "models.registry",
     "load": "models.registry",

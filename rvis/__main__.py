@@ -214,4 +214,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    rvis.keep_programs()
     sys.exit(main())

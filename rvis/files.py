@@ -14,6 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 PathLike = str | os.PathLike[str]
 
 
@@ -29,9 +34,31 @@ def as_path(argument: str, value: PathLike) -> pathlib.Path:
         path = pathlib.Path(value)
     except TypeError as error:
         raise TypeError(f"{argument}: a path was expected, given {value!r}") from error
-    if "\0" in str(path):
-        raise ValueError(f"{argument}: a path was expected, given {value!r}, which has a NUL")
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except ValueError as error:
+        raise ValueError(f"{argument}: a path was expected, given {value!r} ({error})") from error
+    except OSError as error:
+        message = f"{argument}: {str(path)[:200]!r} cannot be reached: {error.strerror}"
+        raise OSError(error.errno, message) from error
     return path
+
+
+def cache() -> pathlib.Path:
+    """Where fetched and compiled files are kept: $RVIS_CACHE, $XDG_CACHE_HOME/rvis, ~/.cache/rvis.
+
+    Example:
+      >>> from rvis import files
+      >>> len(files.cache().parts) > 1
+      True
+    """
+    own = os.environ.get("RVIS_CACHE")
+    if own:
+        return pathlib.Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "rvis"
 
 
 SAFE, RATIO, MOST = 2**26, 200, 2**36
@@ -75,16 +102,16 @@ def check_arrays(where: object, stream: IO[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def atomic(path: PathLike) -> Iterator[pathlib.Path]:
+def atomic(path: PathLike, argument: str = "path") -> Iterator[pathlib.Path]:
     """A path beside `path` to write to, which takes its place when the block ends well.
 
     Whoever reads `path` finds the old file or the whole new one, never a part. If the block fails,
     `path` is as it was and nothing is left behind. Missing parent folders are made.
 
     Raises:
-      TypeError: naming `path`, where it is none.
-      OSError: naming `path` and the reason, such as a full disk; it keeps its `errno` and subclass.
-        One about some other file passes as it is.
+      TypeError: naming `argument`, where the path is none.
+      OSError: naming `argument` and the reason, such as a full disk; it keeps its `errno` and
+        subclass. One about some other file passes as it is.
 
     Example:
       >>> import pathlib, tempfile
@@ -96,7 +123,7 @@ def atomic(path: PathLike) -> Iterator[pathlib.Path]:
       ...     target.read_text()
       '1 2 3'
     """
-    target = as_path("path", path)
+    target = as_path(argument, path)
     beside = target.parent / f".{uuid.uuid4().hex}{target.suffix}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +139,7 @@ def atomic(path: PathLike) -> Iterator[pathlib.Path]:
         reason = error.strerror or str(error)
         if isinstance(error, FileNotFoundError) and target.parent.is_dir():
             reason = "nothing was written"
-        message = f"path: {target} could not be written: {reason}"
+        message = f"{argument}: {target} could not be written: {reason}"
         raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -172,3 +199,69 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__array__"):
         return value.__array__().tolist()
     raise TypeError(f"given {type(value).__name__}")
+
+
+def opened(path: PathLike) -> IO[bytes]:
+    """The file, to be read; an OSError names `path`."""
+    try:
+        return open(as_path("path", path), "rb")
+    except OSError as error:
+        raise OSError(error.errno, f"path: {path} cannot be read: {error.strerror}") from error
+
+
+LOCK = "lock"
+"""The name of the file by which a folder is held."""
+
+
+class Lock:
+    """A folder for one run alone, until it is closed or its process ends, were it by a kill."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Takes the folder, made where it is not there, or refuses it by name."""
+        self._path = folder / LOCK
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            while not self._taken():
+                self.close()
+            for left in folder.glob(f".{'?' * 32}.npz"):  # by a kill in the midst of a write
+                left.unlink()
+        except BlockingIOError:
+            self.close()
+            raise ValueError(
+                f"checkpoint: {folder} is in use by another run; wait for it or choose another "
+                "place"
+            ) from None
+        except OSError as error:
+            message = f"checkpoint: {folder} cannot be written: {error.strerror}"
+            raise OSError(error.errno, message) from error
+
+    def _taken(self) -> bool:
+        self._stream = open(self._path, "w")
+        if fcntl is None:
+            return True
+        fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had it until now may have removed the file that was opened here.
+        return self._path.exists() and os.path.samestat(
+            os.fstat(self._stream.fileno()), self._path.stat()
+        )
+
+    def close(self) -> None:
+        """Lets others have the folder."""
+        self._stream.close()
+
+    def remove(self) -> None:
+        """Leaves nothing of itself."""
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            self._path.unlink()
+        self.close()
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path | None) -> Iterator[None]:
+    """Keeps other runs out of a folder, if there is one, while the block runs."""
+    lock = None if folder is None else Lock(folder)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.remove()

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.types import Array, ArrayLike, PyTree, on_device
 
 
@@ -137,12 +137,13 @@ class Wrapped(Optimizer):
         return optax.apply_updates(position, updates), state
 
 
-def _rate(learning_rate: ArrayLike) -> Array:
+def _rate(learning_rate: ArrayLike, argument: str = "learning_rate") -> Array:
     if not isinstance(learning_rate, jax.Array):  # a traced one has no value yet
-        checks.number("learning_rate", learning_rate, low=0)
+        checks.number(argument, learning_rate, low=0)
     return on_device(learning_rate, jnp.float32)
 
 
+@gate.public
 def adam(learning_rate: ArrayLike = 0.05, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
     """Adam (Kingma & Ba 2014), the optimizer of lucid's renders; 0 ≤ b1, b2 < 1.
 
@@ -159,6 +160,7 @@ def _decays(b1: float, b2: float) -> tuple[tuple[str, float], ...]:
     return tuple((n, checks.number(n, b, low=0, high=most)) for n, b in (("b1", b1), ("b2", b2)))
 
 
+@gate.public
 def nadam(learning_rate: ArrayLike = 1.0, *, b1: float = 0.9, b2: float = 0.999) -> Optimizer:
     """Adam with Nesterov's momentum (Dozat 2016); the optimizer of MACO.
 
@@ -213,6 +215,7 @@ def from_optax(
     return wrapped
 
 
+@gate.public
 def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:
     """The gradient itself, with heavy-ball momentum if asked for.
 
@@ -226,6 +229,7 @@ def sgd(learning_rate: ArrayLike, *, momentum: float = 0.0) -> Optimizer:
     return Optimizer(_rate(learning_rate), maps)
 
 
+@gate.public
 def gain(amount: ArrayLike = 2.0, *, most: float = 1e8) -> Optimizer:
     """Steps that would raise a linear objective by `amount`: amount·g/‖g‖₂², for each image.
 
@@ -242,9 +246,12 @@ def gain(amount: ArrayLike = 2.0, *, most: float = 1e8) -> Optimizer:
     Reference: Yosinski et al. 2015, deep-visualization-toolbox, `optimize_image.py`
       (`--lr-policy progress`).
     """
-    return Optimizer(_rate(amount), (("gain", (("most", checks.number("most", most, above=0)),)),))
+    return Optimizer(
+        _rate(amount, "amount"), (("gain", (("most", checks.number("most", most, above=0)),)),)
+    )
 
 
+@gate.public
 def steepest(learning_rate: ArrayLike, *, norm: str = "l2") -> Optimizer:
     """Steps of fixed length `learning_rate` in a norm: g/‖g‖₂ for "l2", sign(g) for "linf".
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.optimizers import Optimizer, gain, sgd
 from rvis.types import Array, on_device
 
@@ -37,6 +37,7 @@ class PostStep:
         return self.change(step, image, gradient, *self.numbers)
 
 
+@gate.public
 def decay(rate: float, *, towards: float | Sequence[float] = 0.5) -> PostStep:
     """Shrinks the picture towards a colour at every step: L2 decay.
 
@@ -61,6 +62,7 @@ def _decayed(step: Array, image: Array, gradient: Array, rate: Array, towards: A
     return image + rate * (towards - image)
 
 
+@gate.public
 def blur(sigma: float, *, every: int = 1) -> PostStep:
     """Blurs the picture with a Gaussian after every so many steps.
 
@@ -100,6 +102,7 @@ def _blurred(step: Array, image: Array, gradient: Array, kernel: Array, every: A
     return jnp.where(step % every == 0, jnp.moveaxis(planes[..., 0], 0, -1), image)
 
 
+@gate.public
 def small_norm(percentile: float, *, towards: float | Sequence[float] = 0.5) -> PostStep:
     """Sets the pixels that differ least from a colour to it.
 
@@ -126,6 +129,7 @@ def _large_norms(
     return _erased(image, jnp.sqrt(jnp.square(image - towards).sum(-1)), percentile, towards)
 
 
+@gate.public
 def small_contribution(percentile: float, *, towards: float | Sequence[float] = 0.5) -> PostStep:
     """Sets the pixels that contribute least to the objective to a colour.
 
@@ -155,6 +159,7 @@ def _large_contributions(
     return _erased(image, jnp.abs(((image - towards) * gradient).sum(-1)), percentile, towards)
 
 
+@gate.public
 def yosinski(recipe: int, *, rate: float = 1.0) -> dict[str, Any]:
     """One of the four recipes of Yosinski et al. as options of `rvis.visualize`.
 

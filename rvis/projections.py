@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import struct
+from rvis import checks, struct
 from rvis.types import Array, ArrayLike, KeyLike, as_key
 
 
@@ -267,5 +267,10 @@ def _known(value: Any) -> bool:
 
 
 def _refuse_nan(argument: str, value: Any) -> None:
+    # JAX puts anything there while it takes a pytree apart, but for these.
+    if isinstance(value, (str, bytes, complex)):
+        raise TypeError(f"{argument}: a number was expected, given {value!r}")
+    if type(value) is int:
+        checks.number(argument, value)
     if _known(value) and np.isnan(value).any():
         raise ValueError(f"{argument}: a number was expected, given {value}")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rvis import checks, struct
+from rvis import checks, gate, struct
 from rvis.types import Array, ArrayLike, on_device
 
 
@@ -39,6 +39,7 @@ class Regularizer:
         return self.weight * self.measure(images, *self.numbers) / images.shape[0]
 
 
+@gate.public
 def total_variation(weight: float, beta: float | None = None) -> Regularizer:
     """How much neighbouring pixels differ, in each channel by itself.
 
@@ -78,6 +79,7 @@ def _powers_of_differences(images: Array, beta: Array) -> Array:
     return _power(squares, beta / 2).sum()
 
 
+@gate.public
 def alpha_norm(weight: float, alpha: float = 6.0) -> Regularizer:
     """Σ|x − .5|^α: cheap near mid-grey, steep towards black and white.
 
@@ -102,6 +104,7 @@ def _alpha_norm(images: Array, alpha: Array) -> Array:
     return _power(_abs(images - 0.5), alpha).sum()
 
 
+@gate.public
 def l1(weight: float, about: float = 0.5) -> Regularizer:
     """Σ|x − about|, with gradient 0 at its kink; lucid's notebook weighs it by .05 at 64 px.
 
@@ -122,6 +125,7 @@ def _l1(images: Array, about: Array) -> Array:
     return _abs(images - about).sum()
 
 
+@gate.public
 def blur(weight: float) -> Regularizer:
     """½Σ(x − blur(x))² with the blurred image held fixed.
 
@@ -150,6 +154,7 @@ def _blur(images: Array) -> Array:
     return ((images - blurred) ** 2).sum() / 2
 
 
+@gate.public
 def distance(weight: float, reference: ArrayLike, where: ArrayLike = 1.0) -> Regularizer:
     """The squared distance to an image where a mask says so: Σ((x − reference) ⊙ where)².
 
@@ -181,6 +186,7 @@ def squared_distance(images: Array, reference: Array, where: Array) -> Array:
     return jnp.square((images - reference[None]) * where[None]).sum()
 
 
+@gate.public
 def opacity(weight: float) -> Regularizer:
     """How opaque pictures are on average: weight · mean α, for `images.RGBA` pictures.
 

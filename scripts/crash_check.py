@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 
 SETUP = """
-import sys, hashlib, pathlib, jax, numpy as np, rvis
+import sys, dataclasses, hashlib, pathlib, jax, numpy as np, rvis
 from rvis import attacks, attribution, data, evolve, objectives, style, training
 from rvis.engine import checkpoints, queue
 checkpoints.SECONDS, queue._TURN = 0.05, 0.05
@@ -36,6 +36,18 @@ grey = rng.random((12, 28, 28, 1), dtype=np.float32)
 photos = rng.random((4, 32, 32, 3), dtype=np.float32)
 labels = np.arange(12) % 10
 shapes = rng.integers(0, 256, (1024, 28, 28, 1), dtype=np.uint8)
+levels = np.round(255 * grey) / np.float32(255)
+
+@dataclasses.dataclass(frozen=True)
+class Noisy:
+    apply: object
+    takes_key: bool = True
+
+    def __call__(self, params, images, *, key=None, **options):
+        key = jax.random.key(0) if key is None else key
+        return self.apply(params, images + 0.1 * jax.random.normal(key, images.shape), **options)
+
+drawing = digits.replace(apply=Noisy(digits.apply))
 """
 
 CALLS = {
@@ -43,6 +55,14 @@ CALLS = {
     "snapshots=(0, 50), checkpoint=folder, **quiet)",
     "sweep": 'rvis.sweep(colours, "layer2", range(12), steps=60, out=folder, **quiet)',
     "pgd": "attacks.pgd(digits, grey, labels, eps=0.05, steps=600, checkpoint=folder, **quiet)",
+    "autoattack": "attacks.autoattack(digits, grey[:2], digits(grey[:2]).argmax(1), eps=0.02, "
+    "checkpoint=folder, **quiet)",
+    "quantized": "attacks.apgd(digits, levels, labels, eps=0.05, steps=600, quantize=True, "
+    "checkpoint=folder, **quiet)",
+    "eot": "attacks.pgd(drawing, grey, labels, eps=0.05, steps=200, eot=4, checkpoint=folder, "
+    "**quiet)",
+    "universal": "attacks.universal(digits, grey, digits(grey).argmax(1), eps=0.1, steps=600, "
+    "batch_size=8, checkpoint=folder, **quiet)",
     "shapley": "attribution.shapley_sampling(colours, photos, labels[:4], players=4, "
     "permutations=256, checkpoint=folder, **quiet)",
     "map_elites": "evolve.map_elites(digits, generations=300, checkpoint=folder, **quiet)",
@@ -60,7 +80,7 @@ CALLS = {
     "invert": 'rvis.invert(colours, photos, "layer2", steps=1500, checkpoint=folder, **quiet)',
     "style": "style.transfer(colours, photos[0], photos[1], steps=400, checkpoint=folder, **quiet)",
     "clip_invert": 'rvis.clip.invert(rvis.clip.load("scenes"), ["a red circle"], sizes=(32, 48), '
-    "steps=200, copies=2, checkpoint=folder, **quiet)",
+    "steps=200, samples=1, copies=2, checkpoint=folder, **quiet)",
 }
 
 END = """

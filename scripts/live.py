@@ -18,4 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a f
 from scripts.live.__main__ import main
 
 if __name__ == "__main__":
+    from rvis import keep_programs
+
+    keep_programs()
     sys.exit(main())

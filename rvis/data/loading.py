@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 import zlib
 
-from rvis import files
+from rvis import files, gate
 from rvis.data.cifar import is_cifar, load_cifar, tar_members
 from rvis.data.dataset import FORMATS, Dataset
 from rvis.data.idx import is_idx, load_idx
@@ -17,6 +17,7 @@ from rvis.data.trees import load_tree, walk
 _BROKEN_ARCHIVE = (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
+@gate.public
 def load(path: files.PathLike, split: str = "train", *, size: Size | None = None) -> Dataset:
     """One split of an image set on disk, recognised by what is in it.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageOps
 
-from rvis import checks, files
+from rvis import checks, files, gate
 
 Size = int | tuple[int, int]
 """A side in pixels for a square, or (height, width)."""
@@ -19,6 +19,7 @@ BROKEN = (OSError, EOFError, struct.error, zlib.error)
 """What reading a damaged file raises."""
 
 
+@gate.public
 def read_image(
     path: files.PathLike, *, size: Size | None = None, longest: int | None = None
 ) -> np.ndarray:

@@ -313,6 +313,7 @@ def map_elites(
     )
 
 
+@gate.public
 def roughness(images: Any) -> np.ndarray:
     """(n,) the share of each picture's variance in waves shorter than four pixels.
 

@@ -148,7 +148,6 @@ def invert(
     tv = TV[_third(model, layer)] if tv is None else checks.number("tv", tv, low=0)
     if jitter is None:
         jitter = _jitter(model, layer, shape)
-    checks.count("jitter", jitter, low=0)
     if image is None:
         early = _third(model, layer) == 0
         image = "pyramid" if early or shape[2] != 3 else "fourier"

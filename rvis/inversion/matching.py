@@ -191,7 +191,10 @@ def match(
             raise ValueError(f"{name}: 1 or {count} images were expected, given {len(some)}")
     layer = representations.penultimate(model, shape) if layer is None else layer
     ranking.layer_shape(model, layer, shape)
-    references = _repeated(representations.encode(model, targets, layer), count)
+
+    def references() -> np.ndarray:
+        return _repeated(representations.encode(model, targets, layer), count)
+
     arguments = (source, target, () if isinstance(start, str) else start)
     single = all(value is None or np.ndim(value) in (1, 3) for value in arguments)
     return _matched(
@@ -268,17 +271,20 @@ def interpolate(
     layer = representations.penultimate(model, shape) if layer is None else layer
     ranking.layer_shape(model, layer, shape)
     ours, theirs = _repeated(ours, count), _repeated(theirs, count)
-    ends = [representations.encode(model, some, layer)[:, None] for some in (ours, theirs)]
     along = np.linspace(0, 1, frames, dtype=np.float32)[1:]
-    t = along.reshape(-1, *(1,) * (ends[0].ndim - 2))
-    references = (1 - t) * ends[0] + t * ends[1]
+
+    def references() -> np.ndarray:
+        ends = [representations.encode(model, some, layer)[:, None] for some in (ours, theirs)]
+        t = along.reshape(-1, *(1,) * (ends[0].ndim - 2))
+        return ((1 - t) * ends[0] + t * ends[1]).reshape(-1, *ends[0].shape[2:])
+
     lead = () if np.ndim(first) == np.ndim(second) == 3 else (count,)
     moved = _matched(
         model,
         np.repeat(ours, frames - 1, 0),
         np.repeat(theirs, frames - 1, 0),
         np.repeat(ours, frames - 1, 0),
-        references.reshape(-1, *ends[0].shape[2:]),
+        references,
         layer,
         batch=(*lead, frames - 1),
         about={"function": "interpolate", "frames": frames},
@@ -319,7 +325,7 @@ def _matched(
     sources: np.ndarray,
     targets: np.ndarray,
     starts: np.ndarray,
-    references: np.ndarray,
+    references: Callable[[], np.ndarray],
     layer: str,
     *,
     batch: tuple[int, ...],
@@ -336,15 +342,18 @@ def _matched(
     """Every start driven towards its reference."""
     checks.choice("norm", norm, _BALLS)
     checks.number("step_size", step_size, above=0)
+    if eps is not None:
+        checks.number("eps", eps, low=0)
+    wanted = references()
     count, shape = len(starts), starts.shape[1:]
     bound: Any = projections.Box()
     if eps is not None:
-        radius = on_device(checks.number("eps", eps, low=0), jnp.float32)
+        radius = on_device(eps, jnp.float32)
         bound = _BALLS[norm](on_device(starts)[:, None], jnp.broadcast_to(radius, (count,)))
     redirect_relu = _ALWAYS if getattr(model.apply, "takes_relu", True) else 0
     ascent = Ascent(Pixel(shape), steepest(step_size, norm=norm), redirect_relu=redirect_relu)
     algorithm = Shortening(ascent, on_device(steps, jnp.float32))
-    problem = Problem(objectives.match(layer, references, many=True)).broadcast(count)
+    problem = Problem(objectives.match(layer, wanted, many=True)).broadcast(count)
     if eps is None:
         bound = Problem(problem.objective, (), bound).broadcast(count).constraint
     problem = struct.replace(problem, constraint=bound)
@@ -367,9 +376,7 @@ def _matched(
         label=f"match {layer}",
     )
     pictures, scores = run.result[:, 0], run.info.score
-    last = representations.relative_errors(
-        representations.encode(model, pictures, layer), references
-    )
+    last = representations.relative_errors(representations.encode(model, pictures, layer), wanted)
     gone = np.sqrt(np.maximum(-scores.astype(np.float64), 0))
     apart = np.concatenate([gone, last[:, None]], 1)
     return Matching(

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.models.apply import Call, Floats, LinenApply, NnxApply, reason, takes
 from rvis.models.outputs import Output, adapted
-from rvis.models.settings import checked_shape, fields, floats, tuples
+from rvis.models.settings import checked_shape, copied, fields, floats, tuples
 from rvis.types import Array, Model, PyTree
 
 if TYPE_CHECKING:
     from flax import nnx
 
 
+@gate.public
 def from_linen(
     module: nn.Module,
     variables: PyTree,
@@ -88,6 +89,7 @@ def from_linen(
     return _from_module(apply, dict(variables), shape, about, compare=False)
 
 
+@gate.public
 def from_nnx(
     module: nnx.Module,
     *,
@@ -173,6 +175,4 @@ def _from_module(
 
 def _float32_copy(leaf: Any) -> Array:
     floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-    if floating and isinstance(leaf, np.ndarray):
-        return jax.device_put(np.array(leaf, np.float32))
-    return jnp.array(leaf, jnp.float32 if floating else None)
+    return copied(leaf, np.float32 if floating else None)

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.types import (
     LOGITS,
     Apply,
@@ -60,6 +60,7 @@ class EnsembleApply:
         return mean - jnp.log(jnp.asarray(len(outputs), mean.dtype))
 
 
+@gate.public
 def ensemble(models: Sequence[Model], *, combine: str = "logits", name: str | None = None) -> Model:
     """Several models of the same classes as one, for attacks, attribution and visualization alike.
 

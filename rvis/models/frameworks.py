@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.models.adapters import keywords
 from rvis.models.apply import MODES, Call, Floats, Refusal, reason
 from rvis.models.functions import FunctionApply
 from rvis.models.interpret import numbered
 from rvis.models.outputs import Output, adapted
-from rvis.models.settings import checked_shape, floats
+from rvis.models.settings import checked_shape, copied, floats
 from rvis.types import Array, Model, Tap
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def _channels_last(out: Any) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1) if x.ndim == 3 else x, out)
 
 
+@gate.public
 def from_equinox(
     module: equinox.Module,
     *,
@@ -198,7 +199,7 @@ def from_equinox(
         hash(function)
     except TypeError as error:
         raise ValueError(f"module: its fields must hash ({reason(error)})") from error
-    arrays = [jnp.array(leaf) for leaf, rest in zip(leaves, kept, strict=True) if rest is None]
+    arrays = [copied(leaf) for leaf, rest in zip(leaves, kept, strict=True) if rest is None]
     return adapted(
         FunctionApply(function, floats("mean", mean, shape[2]), floats("std", std, shape[2])),
         arrays,
@@ -270,6 +271,7 @@ def _layers(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
                 yield place, child
 
 
+@gate.public
 def from_keras(
     module: keras.Model,
     *,
@@ -338,7 +340,7 @@ def from_keras(
     more = dict(keywords(module, call)) if call is not None else {}
     function = KerasFunction(module, first, tuple(sorted((modes | more).items())))
     held = module.trainable_variables, module.non_trainable_variables
-    variables = tuple([jnp.array(variable.value) for variable in some] for some in held)
+    variables = tuple([copied(variable.value) for variable in some] for some in held)
     return adapted(
         FunctionApply(function, floats("mean", mean, shape[2]), floats("std", std, shape[2])),
         variables,

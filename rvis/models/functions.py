@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from rvis import checks
+from rvis import checks, gate
 from rvis.models import interpret
 from rvis.models.apply import Floats, normalised
 from rvis.models.outputs import Output, adapted
-from rvis.models.settings import checked_shape, floats
+from rvis.models.settings import checked_shape, copied, floats
 from rvis.types import Array, Model, PyTree, Relu, Tap, identity
 
 
@@ -54,6 +53,7 @@ class FunctionApply:
         return interpret.call(marked, (params, x), tap=tap, relu=relu)
 
 
+@gate.public
 def from_function(
     function: Callable[[PyTree, Array], Any],
     params: PyTree,
@@ -108,13 +108,9 @@ def from_function(
       >>> rvis.from_function(net, params, (8, 8, 3), primitives=["dot_general"]).layers
       ('dot_general', 'hidden', 'dot_general:1')
     """
-    if not callable(function):
-        raise TypeError(f"function: one of (params, images) was expected, given {function!r}")
     shape = checked_shape(input_shape)
-    if isinstance(primitives, str) or not all(isinstance(p, str) for p in primitives):
-        raise TypeError(f"primitives: a list of names was expected, given {primitives!r}")
     try:
-        params = jax.tree.map(lambda leaf: jnp.array(leaf), params)
+        params = jax.tree.map(copied, params)
     except (TypeError, ValueError) as error:
         raise TypeError(f"params: a pytree of arrays was expected ({error})") from error
     apply = FunctionApply(

@@ -70,8 +70,6 @@ def load(
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
-    checks.flag("pretrained", pretrained)
-    checks.flag("strict", strict)
     if partial is not None:
         checks.choice("partial", partial, ("trunk",))
         if not pretrained and weights is None:
@@ -141,7 +139,7 @@ def _pretrained(architecture: str, partial: str | None) -> Model:
 
 
 def _with_weights(architecture: str, weights: Weights, key: KeyLike, **options: Any) -> Model:
-    if isinstance(weights, Mapping) or weights == "random":
+    if isinstance(weights, Mapping) or (isinstance(weights, str) and weights == "random"):
         return architectures.build(architecture, weights=weights, key=key, **options)
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(
@@ -242,6 +240,7 @@ def list_models() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_shipped(), *architectures.ARCHITECTURES)))
 
 
+@gate.public
 def card(name: str | os.PathLike[str]) -> dict[str, Any]:
     """The `card.json` of a shipped model, or of a folder: what it is, and how it was trained.
 

@@ -6,9 +6,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from rvis import checks
 from rvis.models.apply import Floats
+from rvis.types import Array
 
 
 def fields(module: nn.Module) -> dict[str, Any]:
@@ -37,6 +41,13 @@ def checked_shape(value: Any) -> tuple[int, int, int]:
 
 _LONGEST = 2**15
 """Of an image's sides; a header that says more is damaged, or forged."""
+
+
+def copied(leaf: Any, dtype: Any = None) -> Array:
+    """A leaf on the device, by way of the host: nothing is compiled before all is checked."""
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        return jnp.array(leaf)
+    return jax.device_put(np.array(jax.device_get(leaf), dtype))
 
 
 def floats(argument: str, value: Any, channels: int) -> Floats:

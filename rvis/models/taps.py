@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rvis import checks, gate
-from rvis.types import LOGITS, Array, ArrayLike, Model, Relu, check_model, layer_shapes
+from rvis.types import LOGITS, Array, ArrayLike, Model, Relu, layer_shapes
 
 
 def activations(
@@ -65,7 +65,6 @@ def record(model: Model, images: ArrayLike, layers: str | Iterable[str]) -> dict
       >>> rvis.record(model, jnp.zeros((2, 28, 28, 1)), "conv1")["conv1"].shape
       (2, 28, 28, 32)
     """
-    check_model(model)
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     for name in names:
         checks.choice("layers", name, (*model.layers, LOGITS))

@@ -80,7 +80,7 @@ class Objective:
             leaf = getattr(self, name)
             if leaf is not None:
                 event = np.shape(leaf)[np.ndim(leaf) - rank :]
-                changes[name] = jnp.broadcast_to(on_device(leaf), (count, *event))
+                changes[name] = _repeated(leaf, (count, *event))
         return struct.replace(self, **changes)
 
     def __add__(self, other: Objective) -> Objective:
@@ -232,9 +232,14 @@ class OfLayer(Objective):
 
 def written_out(tree: PyTree, count: int) -> PyTree:
     """A pytree of one objective's numbers for each of `count`."""
-    return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(on_device(leaf), (count, *np.shape(leaf))), tree
-    )
+    return jax.tree.map(lambda leaf: _repeated(leaf, (count, *np.shape(leaf))), tree)
+
+
+def _repeated(leaf: ArrayLike, shape: tuple[int, ...]) -> Array:
+    if isinstance(leaf, jax.core.Tracer):
+        return jnp.broadcast_to(leaf, shape)
+    # On the host: nothing is compiled before all arguments are checked.
+    return jax.device_put(np.broadcast_to(jax.device_get(leaf), shape))
 
 
 def as_floats(argument: str, value: ArrayLike, *shapes: str) -> Array:

@@ -151,9 +151,8 @@ def interpolate(start: Objective, end: Objective, *others: Objective) -> Interpo
 
     Reference: Olah et al. 2017, Feature Visualization (distill), "Interaction between neurons".
     """
-    for name, given in (("start", start), ("end", end), *(("others", o) for o in others)):
-        if not isinstance(given, Objective):
-            raise TypeError(f"{name}: an objective was expected, given {given!r}")
+    if not all(isinstance(other, Objective) for other in others):
+        raise TypeError(f"others: rvis.objectives.base.Objective was expected, given {others!r}")
     return Interpolation((start, end, *others))
 
 
@@ -212,8 +211,6 @@ def function(
       >>> float(function(contrast, "conv1", 2.0)({"conv1": jnp.array([0.0, 1.0])}))
       1.0
     """
-    if not callable(call):
-        raise TypeError(f"call: a function of activations was expected, given {call!r}")
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     return Function(call, names, jax.tree.map(_traced, arguments))
 
@@ -233,9 +230,10 @@ def gram_cosine(activations: ArrayLike) -> Array:
       >>> float(gram_cosine(np.eye(2)[:, None, None, :]))
       0.0
     """
-    x = on_device(checks.array("activations", activations), jnp.float32)
-    if x.ndim < 2 or x.shape[0] < 2:
+    shape = np.shape(activations)
+    if len(shape) < 2 or shape[0] < 2:
         raise ValueError(
-            f"activations: (n, h, w, C) of two or more pictures were expected, given {x.shape}"
+            f"activations: (n, h, w, C) of two or more pictures were expected, given {shape}"
         )
+    x = on_device(activations, jnp.float32)
     return _cosines(x).sum() / (x.shape[0] * (x.shape[0] - 1))

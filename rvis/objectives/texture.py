@@ -34,11 +34,12 @@ def gram_matrix(activations: ArrayLike) -> Array:
     Reference: Gatys, Ecker & Bethge 2015, Texture synthesis using convolutional neural networks,
       eq. 1.
     """
-    x = jnp.asarray(activations)
-    if x.ndim not in (3, 4):
+    if np.ndim(activations) not in (3, 4):
         raise ValueError(
-            f"activations: (h, w, C) or (n, h, w, C) was expected, given shape {x.shape}"
+            "activations: (h, w, C) or (n, h, w, C) was expected, given shape "
+            f"{np.shape(activations)}"
         )
+    x = jnp.asarray(activations)
     flat = x.reshape(*x.shape[:-3], -1, x.shape[-1])
     return feature_products(flat) / flat.shape[-2]
 

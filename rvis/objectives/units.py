@@ -40,6 +40,12 @@ class _Unit(OfLayer):
         return every.broadcast(len(every.unit))
 
 
+def _of(x: Array, unit: Array) -> Array:
+    """One unit of the last axis; the gradient of `take` is a scatter, which compiles for longer."""
+    numbers = jnp.arange(x.shape[-1], dtype=unit.dtype)
+    return jnp.where(numbers == unit, x, 0).sum(-1)
+
+
 @struct.dataclass
 class Channel(_Unit):
     """See `channel`."""
@@ -50,7 +56,7 @@ class Channel(_Unit):
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
     def __call__(self, activations: Activations) -> Array:
-        return jnp.take(activations[self.layer], self.unit, axis=-1).mean()
+        return _of(activations[self.layer], self.unit).mean()
 
 
 @struct.dataclass
@@ -68,7 +74,7 @@ class Neuron(_Unit):
         if x.ndim == 4:
             centre = jnp.asarray((x.shape[1] // 2, x.shape[2] // 2))
             x = at(x, centre if self.position is None else self.position)
-        return jnp.take(x, self.unit, axis=-1).mean()
+        return _of(x, self.unit).mean()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], classes: tuple[str, ...]) -> None:
         _Unit.check(self, shapes, classes)
@@ -106,7 +112,7 @@ class Probability(_Unit):
 
     def __call__(self, activations: Activations) -> Array:
         x = jax.nn.log_softmax(activations[LOGITS])
-        return jnp.take(x, self.unit, axis=-1).mean()
+        return _of(x, self.unit).mean()
 
 
 def _units(unit: Any) -> Array:
@@ -156,6 +162,7 @@ def neuron(layer: str, unit: Units, position: Units | None = None) -> Neuron:
     return Neuron(layer, _units(unit), as_position(position))
 
 
+@gate.public
 def logit(unit: Units) -> Channel:
     """A class's logit, before the softmax.
 
@@ -169,6 +176,7 @@ def logit(unit: Units) -> Channel:
     return channel(LOGITS, unit)
 
 
+@gate.public
 def probability(unit: Units) -> Probability:
     """A class's probability after the softmax, scored by its logarithm (at most 0).
 

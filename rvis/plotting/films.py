@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -30,7 +30,7 @@ def film(frames: Sequence[Image.Image], path: PathLike, *, rate: float = 12.0) -
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     films.film(frames, f"{folder}/flash.gif")
     """
-    pictures = list(frames)
+    pictures = list(frames) if isinstance(frames, Iterable) else [frames]
     if not pictures:
         raise ValueError("frames: at least one picture was expected, given none")
     if not all(isinstance(picture, Image.Image) for picture in pictures):

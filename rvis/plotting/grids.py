@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rvis import checks, files
+from rvis import checks, files, gate
 from rvis.files import PathLike
 
 _LEGIBLE = 96
@@ -45,6 +45,7 @@ def to_pil(image: Any, *, alpha: bool = False) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+@gate.public
 def spritemap(images: Any, *, columns: int | None = None, alpha: bool = False) -> Image.Image:
     """Images edge to edge on one sheet, row by row, at their own size.
 
@@ -75,6 +76,7 @@ def spritemap(images: Any, *, columns: int | None = None, alpha: bool = False) -
     return Image.fromarray(sheet.reshape(rows * height, columns * width, 3))
 
 
+@gate.public
 def grid(
     images: Any,
     *,
@@ -113,7 +115,6 @@ def grid(
       (352, 272)
     """
     rows, in_rows = _rows(images, columns, alpha)
-    checks.count("pad", pad, low=0)
     height, width = rows[0].shape[1:3]
     if scale is None:
         scale = -(-_LEGIBLE // max(height, width))
@@ -157,6 +158,7 @@ def grid(
     return picture
 
 
+@gate.public
 def overlay(images: Any, maps: Any, *, style: str = "beside") -> np.ndarray:
     """Heat maps in colour beside their images, over them, or alone.
 
@@ -191,8 +193,6 @@ def overlay(images: Any, maps: Any, *, style: str = "beside") -> np.ndarray:
     values = np.asarray(maps, np.float32)
     if values.shape != shown.shape[:3]:
         raise ValueError(f"maps: {shown.shape[:3]} was expected, given shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("maps: finite numbers were expected, given NaN or infinity")
     size = np.abs(values)
     full = np.percentile(size, 99, axis=(1, 2), keepdims=True)
     # A map of few places may be zero at the percentile.
@@ -208,6 +208,7 @@ def overlay(images: Any, maps: Any, *, style: str = "beside") -> np.ndarray:
     return np.clip(grey + opacity * (colours - grey), 0, 1)
 
 
+@gate.public
 def save(picture: Image.Image, path: PathLike) -> None:
     """Writes a PIL picture to a `path` that ends in ".png", whole or not at all.
 
@@ -280,8 +281,6 @@ def _columns(count: int, columns: int | None) -> int:
 def _texts(argument: str, given: Iterable[object] | None, counts: tuple[int, ...]) -> list[str]:
     if given is None:
         return []
-    if isinstance(given, str):
-        raise TypeError(f"{argument}: a list of titles was expected, given the string {given!r}")
     texts = [_drawable(" ".join(str(text).split())) for text in given]
     if len(texts) not in counts:
         wanted = " or ".join(map(str, sorted(set(counts), reverse=True)))

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
@@ -18,7 +17,7 @@ from rvis.objectives import Objective
 from rvis.plotting import grids
 from rvis.regularizers import Regularizer, squared_distance
 from rvis.results import Result, describe
-from rvis.types import Array, Model, as_key, fold_each
+from rvis.types import Array, ArrayLike, Model, as_key, fold_each, on_device
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,21 +112,32 @@ class Options(TypedDict, total=False):
     progress: bool
 
 
+def planned(task: str, size: tuple[int, int], options: Options) -> Schedule:
+    """The schedule for images of a size, once all options are checked."""
+    lengths = (options.get("eps"), options.get("step_size"), options.get("steps"))
+    plan = schedule(task, size, *lengths)
+    for step in options.get("snapshots", ()):
+        checks.integers("snapshots", step, high=plan.steps + 1, what="the steps")
+    return plan
+
+
 def climb(
     task: str,
+    plan: Schedule,
     model: Model,
-    starts: Array,
+    starts: ArrayLike,
     objective: Objective,
     options: Options,
     *,
     single: bool,
-    kept: tuple[float, Array, Array] | None = None,
+    kept: tuple[float, np.ndarray, np.ndarray] | None = None,
     **about: Any,
 ) -> Synthesis:
     """L2-normalised steps up `objective` from `starts` (m, H, W, C), in a ball about them.
 
     Args:
       task: a name of `SCHEDULES`.
+      plan: of `planned`.
       model: any model.
       starts: (m, H, W, C) in [0, 1].
       objective: checked; of m, one or no members.
@@ -137,26 +147,23 @@ def climb(
         references, where a mask (m, H, W, 1) says so.
       about: arguments of the caller, for the card.
     """
+    starts = np.asarray(starts)
     count, height, width, channels = starts.shape
-    lengths = (options.get("eps"), options.get("step_size"), options.get("steps"))
-    plan = schedule(task, (height, width), *lengths)
-    snapshots, chunk = tuple(options.get("snapshots", ())), options.get("chunk")
-    for step in snapshots:
-        checks.integers("snapshots", step, high=plan.steps + 1, what="the steps")
-    callback = checks.function("callback", options.get("callback"))
+    snapshots, callback = tuple(options.get("snapshots", ())), options.get("callback")
     if objective.batch_shape not in ((), (1,), (count,)):
         raise ValueError(
             f"target: one, or one for each of {count} images, was expected, given "
             f"{objective.batch_shape[0]}"
         )
     labels = np.broadcast_to(objective.titles(model.classes), (count,))
-    ball = projections.L2Ball(starts[:, None], jnp.full(count, plan.eps, jnp.float32))
+    ball = projections.L2Ball(starts[:, None], np.full(count, plan.eps, np.float32))
     penalties: tuple[Any, ...] = ()
     if kept is not None:
         weight, reference, where = kept
         size = height * width * channels
-        per_value = jnp.full(count, weight / size, jnp.float32)
-        penalties = (Regularizer(per_value, (reference, where), squared_distance),)
+        per_value = np.full(count, weight / size, np.float32)
+        held = on_device(reference), on_device(where)
+        penalties = (Regularizer(on_device(per_value), held, squared_distance),)
     ascent = Ascent(
         Pixel((height, width, channels)), optimizers.steepest(plan.step_size, norm="l2")
     )
@@ -174,12 +181,12 @@ def climb(
         starts=starts[:, None],
         snapshots=snapshots,
         callback=watcher(callback, shaped),
-        chunk=chunk,
+        chunk=options.get("chunk"),
         checkpoint=options.get("checkpoint"),
         progress=options.get("progress", True),
         label=task,
     )
-    images, begun = run.result[:, 0], np.asarray(starts)
+    images, begun = run.result[:, 0], starts
     return Synthesis(
         shaped(images),
         shaped(run.info.score),
@@ -201,12 +208,12 @@ def climb(
     )
 
 
-def aim(model: Model, images: Array, target: Any) -> Objective:
+def aim(model: Model, images: ArrayLike, target: Any) -> Objective:
     """The log-probability of classes by number or name, or an objective, checked for `images`.
 
     None stands for the class that the model itself gives each image.
     """
-    _, height, width, channels = images.shape
+    _, height, width, channels = np.shape(images)
     shape = (height, width, channels)
     if target is None:
         objectives.check(objectives.logit(0), model, shape)

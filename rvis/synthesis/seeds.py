@@ -144,6 +144,7 @@ def fit(dataset: Dataset, *, cells: int = 8) -> Seeds:
     return Seeds(dataset.classes, np.stack(means), np.stack(roots))
 
 
+@gate.public
 def load(path: files.PathLike) -> Seeds:
     """What `Seeds.save` wrote.
 
@@ -151,7 +152,7 @@ def load(path: files.PathLike) -> Seeds:
       ValueError: naming `path`, for a file that is damaged or holds something else.
       FileNotFoundError: naming it, where there is none.
     """
-    with open(path, "rb") as stream:
+    with files.opened(path) as stream:
         return _read(stream, str(path))
 
 
@@ -183,7 +184,6 @@ def get(model: Model, given: Seeds | None = None) -> Seeds:
     """The seeds given, or those that are shipped for a model's classes.
 
     Raises:
-      TypeError: naming `seeds`, for anything but `Seeds`.
       ValueError: naming `seeds`, where none are shipped for these classes, or for other classes or
         channels than the model's.
     """
@@ -196,8 +196,6 @@ def get(model: Model, given: Seeds | None = None) -> Seeds:
             f"seeds: none are shipped for the classes of {model.name}; rvis.synthesis.fit(dataset) "
             "makes some from images of them"
         )
-    if not isinstance(given, Seeds):
-        raise TypeError(f"seeds: what rvis.synthesis.fit gives was expected, given {given!r}")
     if model.classes and given.classes != model.classes:
         raise ValueError(
             f"seeds: those of the {len(model.classes)} classes of {model.name} were expected, "

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, gate, objectives, regularizers
 from rvis.synthesis import seeds as seeding
-from rvis.synthesis.climb import Options, Synthesis, aim, climb
+from rvis.synthesis.climb import Options, Synthesis, aim, climb, planned
 from rvis.synthesis.seeds import Seeds
-from rvis.types import Array, ArrayLike, KeyLike, Model, as_key
+from rvis.types import ArrayLike, KeyLike, Model, as_key
 
 
 @gate.public
@@ -61,10 +60,12 @@ def generate(
     if not isinstance(objective, objectives.Probability):
         raise TypeError(f"target: numbers or names of classes were expected, given {target!r}")
     numbers = np.atleast_1d(np.asarray(objective.unit))
-    chosen = seeding.get(model, seeds)
+    chosen, plan = seeding.get(model, seeds), planned("generate", (height, width), options)
     starts = seeding.draws(chosen, key, numbers, (height, width))
     single = np.ndim(objective.unit) == 0
-    return climb("generate", model, starts, objective, options, single=single, key=as_key(key))
+    return climb(
+        "generate", plan, model, starts, objective, options, single=single, key=as_key(key)
+    )
 
 
 @gate.public
@@ -115,12 +116,14 @@ def inpaint(
     visible = 1 - hidden
     total = visible.sum((1, 2), keepdims=True)
     sums = (batch * visible).sum((1, 2), keepdims=True)
-    mean = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0.5)
+    mean = np.where(total > 0, sums / np.where(total > 0, total, 1), np.float32(0.5))
     starts = batch * visible + mean * hidden
     kept = (checks.number("weight", weight, low=0), batch, visible)
+    plan = planned("inpaint", batch.shape[1:3], options)
     objective = aim(model, starts, target)
     return climb(
         "inpaint",
+        plan,
         model,
         starts,
         objective,
@@ -230,10 +233,11 @@ def super_resolve(
     """
     checks.count("factor", factor)
     small = _images(model, images)
-    starts = jnp.repeat(jnp.repeat(small, factor, axis=1), factor, axis=2)
+    starts = np.repeat(np.repeat(small, factor, axis=1), factor, axis=2)
+    plan = planned("super_resolve", starts.shape[1:3], options)
     objective = aim(model, starts, target)
-    single = np.ndim(images) == 3
-    return climb("super_resolve", model, starts, objective, options, single=single, factor=factor)
+    about: dict[str, Any] = {"single": np.ndim(images) == 3, "factor": factor}
+    return climb("super_resolve", plan, model, starts, objective, options, **about)
 
 
 @gate.public
@@ -282,9 +286,11 @@ def paint(
     kept = (checks.number("weight", weight, low=0), batch, visible)
     if target is None:
         raise TypeError("target: a class or an objective was expected, given None")
+    plan = planned("paint", batch.shape[1:3], options)
     objective = aim(model, batch, target)
     return climb(
         "paint",
+        plan,
         model,
         batch,
         objective,
@@ -301,17 +307,17 @@ def _from_images(
     batch = _images(model, images)
     if target is None:
         raise TypeError("target: a class's number or name was expected, given None")
+    plan = planned(task, batch.shape[1:3], options)
     objective = aim(model, batch, target)
-    return climb(task, model, batch, objective, options, single=np.ndim(images) == 3)
+    return climb(task, plan, model, batch, objective, options, single=np.ndim(images) == 3)
 
 
-def _images(model: Model, images: ArrayLike) -> Array:
-    if not isinstance(model, Model):
-        raise TypeError(f"model: an rvis.Model was expected, given {type(model).__name__}")
-    return checks.images("images", images, channels=model.input_shape[2])
+def _images(model: Model, images: ArrayLike) -> np.ndarray:
+    # On the host, where nothing is compiled before all arguments are checked.
+    return np.asarray(checks.images("images", images, channels=model.input_shape[2]))
 
 
-def _masks(mask: ArrayLike, batch: Array) -> Array:
+def _masks(mask: ArrayLike, batch: np.ndarray) -> np.ndarray:
     """(n, H, W, 1) in [0, 1] from one mask or one an image."""
     count, height, width, _ = batch.shape
     given = np.asarray(mask)
@@ -321,5 +327,5 @@ def _masks(mask: ArrayLike, batch: Array) -> Array:
             f"mask: one, or one for each of {count} images, was expected, given shape {given.shape}"
         )
     each = given if one_each else given[None]
-    masks = [regularizers.as_mask("mask", one, (height, width, 1)) for one in each]
-    return jnp.broadcast_to(jnp.stack(masks), (count, height, width, 1))
+    masks = [np.asarray(regularizers.as_mask("mask", one, (height, width, 1))) for one in each]
+    return np.broadcast_to(np.stack(masks), (count, height, width, 1))

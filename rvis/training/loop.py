@@ -269,7 +269,6 @@ def train(
             f"dataset: {width[-1]} classes were expected, given {len(dataset.classes)}"
         )
     root = as_key(key)
-    checks.count("validation", validation, low=0)
     held: Dataset | None = None
     if validation:
         if len(dataset) - validation < recipe.batch_size:
@@ -290,60 +289,61 @@ def train(
         jax.tree.map(jnp.copy, variables),
         optimizer.init(variables["params"]),
     )
-    file, fingerprint = None, ""
-    if checkpoint is not None:
-        file = files.as_path("checkpoint", checkpoint) / "training.npz"
-        fingerprint = checkpoints.fingerprint(
-            recipe, root, model.unnamed(), dataset.images, dataset.labels
-        )
+    folder = None if checkpoint is None else files.as_path("checkpoint", checkpoint)
+    file = folder and folder / "training.npz"
+    about = (recipe, root, model.unnamed(), dataset.images, dataset.labels)
+    fingerprint = checkpoints.fingerprint(*about) if file else ""
     best: tuple[Any, PyTree] = (np.float32(-1), ())
     if held is not None:  # copies, as the state's arrays are given away
         best = np.float32(-1), jax.tree.map(np.array, state.average)
-    if file is not None and file.exists():
-        state, best = checkpoints.load(file, (state, best), fingerprint=fingerprint)
-    blank = struct.replace(model.unnamed(), params=None)
-    plain = dataclasses.replace(recipe, adversary=None)
-    for epoch in range(int(state.step) // per_epoch, recipe.epochs):
-        started = time.perf_counter()
-        order = np.asarray(
-            jax.random.permutation(jax.random.fold_in(root, on_device(epoch)), len(dataset))
-        )
-        batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, -1)
-        recorded: list[dict[str, Array]] = []
-        label = f"epoch {epoch + 1}/{recipe.epochs}"
-        for rows in engine.counted(list(batches), label, progress=progress):
-            state, figure = _update(
-                state,
-                blank,
-                root,
-                dataset.images[rows],
-                dataset.labels[rows],
-                recipe.adversary,
-                recipe=plain,
-                steps=steps,
-                small=recipe.small if epoch < recipe.small_epochs else 0,
+    with files.alone(folder):
+        if file is not None and file.exists():
+            state, best = checkpoints.load(file, (state, best), fingerprint=fingerprint)
+        blank = struct.replace(model.unnamed(), params=None)
+        plain = dataclasses.replace(recipe, adversary=None)
+        for epoch in range(int(state.step) // per_epoch, recipe.epochs):
+            started = time.perf_counter()
+            order = np.asarray(
+                jax.random.permutation(jax.random.fold_in(root, on_device(epoch)), len(dataset))
             )
-            recorded.append(figure)
-        # Not inside NumPy's mean, which would turn a Ctrl-C that comes meanwhile into a ValueError.
-        numbers = [{name: float(value) for name, value in figure.items()} for figure in recorded]
-        figures = {name: float(np.mean([f[name] for f in numbers])) for name in numbers[0]}
-        _check(figures, state, epoch, recipe)
-        if test is not None:
-            now = struct.replace(model, params=state.average)
-            figures["test_accuracy"] = evaluate(now, test, progress=False)
-        overfitted = False
-        if held is not None:
-            now = struct.replace(model, params=state.average)
-            score = evaluate(now, held, adversary=judge, key=root, progress=False)
-            figures["validation_accuracy"] = score
-            overfitted = judge is not None and score < best[0] / 2
-            if score > best[0]:
-                best = np.float32(score), jax.tree.map(np.array, state.average)
-        figures["seconds"] = time.perf_counter() - started
-        if file is not None:
-            checkpoints.save(file, (state, best), fingerprint=fingerprint)
-        if (callback is not None and callback(epoch + 1, figures)) or overfitted:
-            break
+            batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, -1)
+            recorded: list[dict[str, Array]] = []
+            label = f"epoch {epoch + 1}/{recipe.epochs}"
+            for rows in engine.counted(list(batches), label, progress=progress):
+                state, figure = _update(
+                    state,
+                    blank,
+                    root,
+                    dataset.images[rows],
+                    dataset.labels[rows],
+                    recipe.adversary,
+                    recipe=plain,
+                    steps=steps,
+                    small=recipe.small if epoch < recipe.small_epochs else 0,
+                )
+                recorded.append(figure)
+            # Not inside NumPy's mean, which would turn a Ctrl-C meanwhile into a ValueError.
+            numbers = [
+                {name: float(value) for name, value in figure.items()} for figure in recorded
+            ]
+            figures = {name: float(np.mean([f[name] for f in numbers])) for name in numbers[0]}
+            _check(figures, state, epoch, recipe)
+            if test is not None:
+                now = struct.replace(model, params=state.average)
+                figures["test_accuracy"] = evaluate(now, test, progress=False)
+            overfitted = False
+            if held is not None:
+                now = struct.replace(model, params=state.average)
+                score = evaluate(now, held, adversary=judge, key=root, progress=False)
+                figures["validation_accuracy"] = score
+                overfitted = judge is not None and score < best[0] / 2
+                if score > best[0]:
+                    best = np.float32(score), jax.tree.map(np.array, state.average)
+            figures["seconds"] = time.perf_counter() - started
+            if file is not None:
+                checkpoints.save(file, (state, best), fingerprint=fingerprint)
+            if (callback is not None and callback(epoch + 1, figures)) or overfitted:
+                break
     kept = state.average if held is None else jax.tree.map(jnp.asarray, best[1])
     return struct.replace(model, params=kept)
 

@@ -69,6 +69,7 @@ class Adversary:
         if self.step_size is not None and not isinstance(self.eps, (int, float, np.number)):
             return
         checks.choice("norm", self.norm, tuple(_BALLS))
+        checks.flag("random_start", self.random_start)
         eps = checks.number("eps", self.eps, low=0)
         checks.count("steps", self.steps)
         size = 2.5 * eps / self.steps if self.step_size is None else self.step_size
@@ -167,6 +168,10 @@ class Recipe:
         checks.number("learning_rate", self.learning_rate, low=0)
         for name in ("momentum", "label_smoothing", "ema", "awp"):
             checks.number(name, getattr(self, name), low=0, high=1)
+        checks.number("weight_decay", self.weight_decay, low=0)
+        checks.flag("flip", self.flip)
+        if self.adversary is not None and not isinstance(self.adversary, Adversary):
+            raise TypeError(f"adversary: an Adversary was expected, given {self.adversary!r}")
         checks.choice("loss", self.loss, ("ce", "trades", "mart"))
         checks.number("beta", self.beta, low=0)
         if self.loss == "trades" and self.adversary and not self.adversary.random_start:

@@ -109,8 +109,6 @@ def model_soup(
             f"images: (n, {', '.join(map(str, first.input_shape))}) was expected, given "
             f"{images.shape}"
         )
-    checks.count("crop", crop, low=0)
-    checks.count("cutout", cutout, low=0)
     if checks.count("batch_size", batch_size) > len(images):
         raise ValueError(
             f"batch_size: at most {len(images)} images were expected, given {batch_size}"

@@ -6,12 +6,14 @@ It is the Deep Visualization Toolbox (Yosinski et al. 2015) as a page of this ma
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import http.server
 import io
 import json
 import math
 import re
+import socket
 import socketserver
 import sys
 import threading
@@ -42,6 +44,8 @@ _SHEET = 1024
 """Pixels of a sheet's longer side, above which its maps are shrunk."""
 _TILE = 16
 """Pixels of a map's longer side in a sheet, up to which it is enlarged."""
+_PATIENCE, _MOST = 30.0, 128
+"""Seconds that a request may take to come, and how many may be on their way."""
 _STEPS = 64
 """Of gradient ascent, for a channel's picture."""
 _HOSTS = ("127.0.0.1", "localhost")
@@ -195,6 +199,7 @@ class Window(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = _MOST
 
     def __init__(self, model: Model, *, layer: str | None = None, port: int = 8000) -> None:
         shapes = layer_shapes(model)
@@ -211,6 +216,7 @@ class Window(socketserver.ThreadingTCPServer):
         # Apart, so that frames go on while a picture is made.
         self._looking, self._painting = threading.RLock(), threading.RLock()
         self._closed = False
+        self._coming: dict[socket.socket, float] = {}
         self._page = _page(model, shapes, layer).encode()
         try:
             super().__init__((_HOSTS[0], port), _Handler)
@@ -257,6 +263,28 @@ class Window(socketserver.ThreadingTCPServer):
                 }
             return self._pictures[layer, unit]
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._coming) >= _MOST:
+            # The threads of others take theirs out meanwhile.
+            _end(min(list(self._coming), key=lambda each: self._coming.get(each, math.inf)))
+        self._coming[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Ends connections whose request does not come."""
+        late = time.monotonic() - _PATIENCE
+        for request, began in list(self._coming.items()):
+            if began < late:
+                _end(request)
+
+    def came(self, request: Any) -> None:
+        """Of this connection the request is here, or it is closed."""
+        self._coming.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.came(request)
+        super().shutdown_request(request)
+
     def server_close(self) -> None:
         """Closes the socket once nothing is being computed, and lets nothing begin any more."""
         super().server_close()
@@ -271,6 +299,12 @@ class Window(socketserver.ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # the page was closed
             super().handle_error(request, client_address)
+
+
+def _end(request: socket.socket) -> None:
+    """Whoever waits for it reads its end."""
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def decode(frame: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -364,7 +398,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """One request."""
 
     server: Window
-    timeout = 30
+    timeout = _PATIENCE
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -376,12 +410,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Says nothing: there are many frames a second."""
 
     def _get(self) -> tuple[str, bytes]:
+        self.server.came(self.connection)
         if urllib.parse.urlsplit(self.path).path != "/":
             raise _Refused(404, f"{self.path}: there is only / here")
         return "text/html", self.server._page
 
     def _post(self) -> tuple[str, bytes]:
         body = self._body()
+        self.server.came(self.connection)
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         if url.path not in ("/view", "/picture"):
@@ -419,8 +455,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, kind, content = error.args[0], "text/plain", error.args[1].encode()
         except (TypeError, ValueError) as error:
             status, kind, content = 400, "text/plain", str(error).encode()
-        except (FloatingPointError, MemoryError, RuntimeError) as error:
+        except FloatingPointError as error:
             status, kind, content = 500, "text/plain", str(error).encode()
+        except OSError:  # the connection's own
+            raise
+        except Exception as error:
+            # What a library says may have paths of this machine: it goes to the terminal alone.
+            self.server.handle_error(self.connection, self.client_address)
+            status, kind, content = 500, "text/plain", type(error).__name__.encode()
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(content)))

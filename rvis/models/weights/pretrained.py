@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib
-import os
 import pathlib
 import re
 import sys
@@ -77,15 +76,6 @@ _TORCH = (b"PK\x03\x04", b"\x80\x02")
 """How PyTorch's files begin: as a zip and, until 2020, as pickles."""
 
 
-def folder() -> pathlib.Path:
-    """Where fetched files are kept: $RVIS_CACHE, $XDG_CACHE_HOME/rvis or ~/.cache/rvis."""
-    own = os.environ.get("RVIS_CACHE")
-    if own:
-        return pathlib.Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "rvis"
-
-
 def file(architecture: str) -> pathlib.Path:
     """The published weights of an architecture as a file of the cache, fetched at the first call.
 
@@ -109,7 +99,7 @@ def file(architecture: str) -> pathlib.Path:
             f"such as load('timm/{architecture}.…')"
         )
     published = PUBLISHED[architecture]
-    return fetch(published.url, folder() / published.name, sha256=published.sha256)
+    return fetch(published.url, files.cache() / published.name, sha256=published.sha256)
 
 
 def fetch(url: str, path: files.PathLike, *, sha256: str = "") -> pathlib.Path:
@@ -144,7 +134,9 @@ def fetch(url: str, path: files.PathLike, *, sha256: str = "") -> pathlib.Path:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"path: {path} could not be written: {reason}; RVIS_CACHE can name another folder"
-        raise OSError(error.errno or errno.EIO, message) from error
+        # Pooch's own errors have but words.
+        code = error.errno or getattr(error.__context__, "errno", None) or errno.EIO
+        raise OSError(code, message) from error
     return path
 
 
