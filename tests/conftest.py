@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
@@ -47,7 +50,8 @@ STRICT = {
 SLOW = frozenset(
     pathlib.Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").split("\n")
 )
-"""Tests of seconds each, of methods that faster tests watch too; `--slow` runs them with the rest."""
+"""Tests of seconds each, of methods that faster tests watch too; `--slow` runs them with the rest,
+as it does what is marked as slow where it stands."""
 
 
 _WHOLE = "RVIS_TESTS_WHOLE"
@@ -55,9 +59,16 @@ _WHOLE = "RVIS_TESTS_WHOLE"
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get(_WHOLE) == "yes" and not config.option.slow:
-        left_out = [item for item in items if item.nodeid in SLOW]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item.nodeid not in SLOW]
+        slow = {item for item in items if item.nodeid in SLOW or item.get_closest_marker("slow")}
+        config.hook.pytest_deselected(items=[item for item in items if item in slow])
+        items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Thousands of tests are objects that stay; to look through them again and again takes a tenth.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Forgetful())
+    config.addinivalue_line("markers", "slow: left out of whole runs, unless with --slow")
     if not hasattr(config, "workerinput"):  # workers are told, and inherit it
         whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
         os.environ[_WHOLE] = "yes" if whole else "no"
@@ -165,3 +177,26 @@ def interrupt(monkeypatch):
                 call()
 
     return pressed
+
+
+@contextlib.contextmanager
+def _sealed(name="", content=b""):
+    with tempfile.TemporaryDirectory() as place:
+        if name:
+            pathlib.Path(place, name).write_bytes(content)
+        os.chmod(place, 0o555)
+        root = os.geteuid() == 0
+        if root:  # to whom nothing is sealed
+            os.seteuid(65534)
+        try:
+            yield pathlib.Path(place)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(place, 0o755)
+
+
+@pytest.fixture
+def sealed():
+    """`with sealed(name, content) as folder`: nobody may write into it, perhaps a file is there."""
+    return _sealed

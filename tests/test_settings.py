@@ -45,8 +45,14 @@ SMALLEST = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", [*BOUNDED, *SMALLEST])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=[pytest.mark.slow] * (dtype == jnp.float16 and "_" in name))
+        for name in (*BOUNDED, *SMALLEST)
+        for dtype in (jnp.bfloat16, jnp.float16)
+    ],
+)
 def test_an_attack_takes_a_network_in_half_precision(name, dtype):
     model = halved(dtype)
     labels = np.asarray(model(PICTURES)).argmax(1)

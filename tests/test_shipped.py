@@ -76,7 +76,7 @@ def test_all_weights_together_are_small():
 @pytest.mark.parametrize("name", NAMES)
 def test_accuracy_is_that_of_the_card(name, request):
     data, card = request.getfixturevalue(DATA[name]), rvis.card(name)
-    count = 1000 if data.images.shape[1] < 64 else 500
+    count = 300
     sample = data.take(np.linspace(0, len(data) - 1, count).astype(int))
     accuracy = rvis.evaluate(rvis.load(name), sample, progress=False)
     spread = 3 * np.sqrt(max(card["accuracy"] * (1 - card["accuracy"]), 1e-3) / count)
@@ -105,7 +105,9 @@ def test_unregularized_class_images_convince_the_network():
     assert result.images.std((1, 2, 3)).min() > 0.1
 
 
-@pytest.mark.parametrize("name", ["cifar10_resnet", "cifar10_resnet_robust"])
+@pytest.mark.parametrize(
+    "name", ["cifar10_resnet_robust", pytest.param("cifar10_resnet", marks=pytest.mark.slow)]
+)
 def test_channel_pictures_beat_real_images(name, cifar_test):
     model = rvis.load(name)
     objective = objectives.channel("layer2", range(0, 64, 16))

@@ -687,6 +687,55 @@ def attack_hop_skip_jump() -> Arrays:
 
 
 @entry
+def attack_autoattack() -> Arrays:
+    labels = own_class(digits(), BARS)
+    found = attacks.autoattack(digits(), BARS, labels, norm="l2", eps=3.0, **QUIET)
+    return fields(found, "images", "success", "predictions", "distances", "fooled_by")
+
+
+@entry
+def attack_quantized() -> Arrays:
+    levels, labels = np.round(255 * BARS) / np.float32(255), own_class(digits(), BARS)
+    found = attacks.pgd(digits(), levels, labels, eps=0.1, steps=4, quantize=True, **QUIET)
+    return fields(found, *ATTACK, "rounded")
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy:
+    """An `apply` of images with noise that a key draws."""
+
+    apply: Callable[..., Any]
+    takes_key: bool = True
+
+    def __call__(self, params: Any, images: Any, *, key: Any = None, **options: Any) -> Any:
+        key = jax.random.key(0) if key is None else key
+        return self.apply(
+            params, images + 0.1 * jax.random.normal(key, images.shape, jnp.float32), **options
+        )
+
+
+@entry
+def attack_eot() -> Arrays:
+    model = digits().replace(apply=Noisy(digits().apply))
+    labels = own_class(digits(), BARS)
+    return fields(attacks.pgd(model, BARS, labels, eps=0.1, steps=4, eot=3, **QUIET), *ATTACK)
+
+
+@entry
+def attack_universal() -> Arrays:
+    labels = own_class(digits(), BARS)
+    found = attacks.universal(digits(), BARS, labels, eps=0.2, steps=4, batch_size=2, **QUIET)
+    return fields(found, "change", "scores", "images", "success")
+
+
+@entry
+def attack_patch() -> Arrays:
+    labels = own_class(digits(), BARS)
+    found = attacks.patch(digits(), BARS, labels, size=(6, 5), target=3, steps=4, **QUIET)
+    return fields(found, "change", "scores", "images", "success")
+
+
+@entry
 def certificates() -> Arrays:
     labels = own_class(digits(), BARS)
     found = attacks.certify(digits(), BARS, labels, sigma=0.25, samples=64, selection=8, **QUIET)

@@ -310,6 +310,7 @@ def test_roughness_of_noise_waves_and_nothing():
     np.testing.assert_array_equal(evolve.roughness(np.full((1, 9, 9, 3), 0.3)), 0)
 
 
+@pytest.mark.slow
 def test_elites_of_a_digit_network_are_what_the_paper_says():
     model = rvis.load("mnist_cnn")
     options = {"generations": 10, "batch_size": 40, "progress": False}

@@ -35,7 +35,8 @@ def computed(about: dict[str, Any], size: tuple[int, int]) -> dict[str, np.ndarr
     model = architectures.build(
         about["ours"], weights=state, config=about["config"], mean=(0.0,), std=(1.0,)
     )
-    kind = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+    double = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    kind = jnp.float64 if double else jnp.float32
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), model.params)
 
     def forward(params: Any, pictures: jax.Array) -> Any:
@@ -60,7 +61,7 @@ def summary(name: str, value: np.ndarray) -> dict[str, np.ndarray]:
     """What a golden file keeps of an array."""
     return {
         f"{name}/shape": np.array(value.shape),
-        f"{name}/norm": np.linalg.norm(value),
+        f"{name}/norm": np.asarray(np.linalg.norm(value)),
         f"{name}/sample": sample(value).astype(np.float32),
     }
 
@@ -74,7 +75,7 @@ def save(name: str, about: dict[str, Any], golden: dict[str, np.ndarray]) -> Non
     """Writes a golden file."""
     FOLDER.mkdir(exist_ok=True)
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez_compressed(FOLDER / f"{name}.npz", about=text, **golden)
+    np.savez_compressed(FOLDER / f"{name}.npz", about=text, **golden)  # type: ignore[arg-type]
 
 
 def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -227,6 +227,13 @@ def model_of(kind):
 # --- fifteen functions -----------------------------------------------------------------------
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def expected(kind, x):
+    """The output in plain JAX."""
+    return KINDS[kind].plain(x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def score(kind, x, relu=jax.nn.relu):
     """The target's: unit 1 of the output, averaged over places where there are some."""
     out = KINDS[kind].plain(x, relu)
@@ -246,7 +253,7 @@ def close(given, expected):
 
 
 def output(model, kind):
-    close(model(IMAGES), KINDS[kind].plain(IMAGES))
+    close(model(IMAGES), expected(kind, IMAGES))
 
 
 def record(model, kind):
@@ -254,15 +261,15 @@ def record(model, kind):
     seen = rvis.record(model, IMAGES, layer)[layer]
     if kind == "nnx vit":
         return close(seen, VIT.conv(IMAGES))
-    expected = convolved(KERNEL, 0 if layer == "conv_general_dilated" else BIAS, IMAGES)
-    return close(seen, expected)
+    bias = 0 if layer == "conv_general_dilated" else BIAS
+    return close(seen, convolved(KERNEL, bias, IMAGES))
 
 
 def replace(model, kind):
     layer = KINDS[kind].layer
     own = rvis.record(model, IMAGES, layer)[layer]
     apply = jax.jit(lambda x, own: model.apply(model.params, x, tap=taps.replacing({layer: own})))
-    close(apply(jnp.zeros_like(IMAGES), own), KINDS[kind].plain(IMAGES))
+    close(apply(jnp.zeros_like(IMAGES), own), expected(kind, IMAGES))
 
 
 def gradient(model, kind):
@@ -295,7 +302,7 @@ def grad_cam(model, kind):
         out = model.apply(model.params, IMAGES, tap=tap)
         return out[..., 1].mean(tuple(range(1, out.ndim - 1))).sum()
 
-    weights = jax.grad(above)(own).mean((1, 2), keepdims=True)
+    weights = jax.jit(jax.grad(above))(own).mean((1, 2), keepdims=True)
     close(result.raw, np.maximum((weights * own).sum(-1), 0))
 
 
@@ -337,9 +344,9 @@ def visualized_class(model, kind):
 
 
 def attack(model, kind, method, **options):
-    labels = np.asarray(KINDS[kind].plain(IMAGES)).argmax(1)
+    labels = np.asarray(expected(kind, IMAGES)).argmax(1)
     result = getattr(attacks, method)(model, IMAGES, labels, progress=False, **options)
-    left = np.asarray(KINDS[kind].plain(result.images)).argmax(1) != labels
+    left = np.asarray(expected(kind, result.images)).argmax(1) != labels
     assert (left == result.success).all() and result.success.any()
 
 
@@ -367,10 +374,26 @@ FUNCTIONS = {
     "deepfool": partial(attack, method="deepfool", steps=20),
 }
 OF_CLASSES = ("visualize a class", "pgd", "deepfool")
+LIKE_OTHERS = (
+    *("deconvnet", "deepdream", "deepfool", "integrated gradients", "invert", "occlusion"),
+    "visualize a class",
+)
+"""What asks no more of a network than the other functions do: whole runs try it on one kind."""
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("kind", KINDS)
+def slow(kind, function):
+    refused = KINDS[kind].refuses and function in OF_CLASSES
+    return function in LIKE_OTHERS and kind != "nnx" and not refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        pytest.param(kind, function, marks=[pytest.mark.slow] * slow(kind, function))
+        for kind in KINDS
+        for function in FUNCTIONS
+    ],
+)
 def test_each_function_of_each_kind_is_right_or_refuses(kind, function):
     model = model_of(kind)
     if KINDS[kind].refuses and function in OF_CLASSES:

@@ -34,7 +34,13 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+# These hand on to others what they are given.
+AGAIN = ("sweep", "deepdream", "fool", "linear_shift")
+
+
+@pytest.mark.parametrize(
+    "call", [pytest.param(name, marks=[pytest.mark.slow] * (name in AGAIN)) for name in CALLS]
+)
 def test_a_name_is_its_number(call):
     by_name, other = CALLS[call]("bee"), CALLS[call](0)
     np.testing.assert_array_equal(by_name, CALLS[call](1))

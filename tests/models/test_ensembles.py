@@ -76,7 +76,7 @@ def test_an_ensemble_is_attacked_and_visualized(combine):
 
 REFUSED = {
     "one model": ([ONE], {}, TypeError, "^models: a list of two"),
-    "no models": ([ONE, 3], {}, TypeError, "^model: an rvis.Model"),
+    "no models": ([ONE, 3], {}, TypeError, "^models: an rvis.Model"),
     "sizes": ([ONE, toys.pointwise(size=(6, 6))], {}, ValueError, "^models: one input_shape"),
     "counts": ([ONE, toys.pointwise(classes=3)], {}, ValueError, "^models: one number of classes"),
     "names": (

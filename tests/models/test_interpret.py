@@ -210,7 +210,7 @@ def centred(params, x):
 
 
 REFUSED = {
-    "no function": (3, {}, TypeError, "^function: one of"),
+    "no function": (3, {}, TypeError, "^function: a function"),
     "no weights": (twice, {"params": "none"}, TypeError, "^params: "),
     "shape": (twice, {"input_shape": (4, 4)}, ValueError, "^input_shape: "),
     "primitives": (twice, {"primitives": ["conv"]}, ValueError, "^primitives: unknown 'conv'"),

@@ -89,6 +89,7 @@ def chessboard(images):
     return power[:, high[:, None] | high].sum(1) / power.sum((1, 2))
 
 
+@pytest.mark.slow
 def test_pictures_have_fewer_chessboards_and_their_scores_rise(model):
     options = {"image": "pixel", "transforms": (), "steps": 24, "progress": False}
     options["optimizer"] = optimizers.steepest(0.5)

@@ -8,6 +8,7 @@ import http.server
 import pathlib
 import re
 import socket
+import subprocess
 import sys
 import threading
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from rvis import files
 from rvis.models import architectures, registry
 from rvis.models.families.mnist import MnistCNN
 from rvis.models.families.vgg import VGG
@@ -37,12 +39,14 @@ class Shop:
 
     def __init__(self):
         self.asked: list[str] = []
+        self.ranges: set[str | None] = set()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         shop = self.server.shop
         shop.asked.append(self.path)
+        shop.ranges.add(self.headers.get("Range"))
         if shop.redirect and self.path != "/there":
             self.send_response(302)
             self.send_header("Location", shop.redirect)
@@ -136,6 +140,24 @@ def test_a_cut_connection_leaves_nothing(shop, url, path):
     assert left(path) == []
     shop.cut = None
     assert pretrained.fetch(url, path).read_bytes() == DATA
+    assert shop.ranges == {None}, "half a file may be another one's half"
+
+
+def test_processes_at_once_all_get_a_whole_file(shop, url, path):
+    code = "import sys; from rvis.models.weights import pretrained as p; p.fetch(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, url, str(path)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate()[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert path.read_bytes() == DATA and left(path) == [path.name]
+
+
+def test_a_cache_that_is_read_only_serves_what_it_has(shop, url, path, sealed):
+    with sealed(path.name, DATA) as folder:
+        assert pretrained.fetch(url, folder / path.name, sha256=SHA256).read_bytes() == DATA
+        assert shop.asked == []
+        with pytest.raises(PermissionError, match="path: .* could not be written: .*RVIS_CACHE"):
+            pretrained.fetch(url, folder / "other.safetensors")
 
 
 # --- checks ------------------------------------------------------------------------------------
@@ -320,7 +342,7 @@ def test_the_cache_follows_the_environment(environment, folder, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert pretrained.folder() == pathlib.Path(folder)
+    assert files.cache() == pathlib.Path(folder)
 
 
 REFUSED = {

@@ -136,7 +136,7 @@ def test_grad_cam_looks_where_the_class_token_still_reads():
         return one.apply(one.params, IMAGES[i : i + 1], tap=tap)[0, 0]
 
     for i in range(2):
-        weights = jax.grad(logit)(seen[i], i).mean((0, 1))
+        weights = jax.jit(jax.grad(logit), static_argnums=1)(seen[i], i).mean((0, 1))
         np.testing.assert_allclose(by_name[i], np.maximum(seen[i] @ weights, 0), atol=1e-6)
 
 

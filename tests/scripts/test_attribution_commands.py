@@ -11,7 +11,7 @@ import pytest
 
 from rvis import attribution, data
 from rvis.plotting import grids
-from scripts import alignment, attribute, captum_check, leaderboard, sanity
+from scripts import alignment, attribute, attribution_check, leaderboard, sanity
 
 
 @pytest.fixture
@@ -34,12 +34,16 @@ def test_the_figure_has_a_row_for_each_class(picture, tmp_path, capsys):
 
 def test_the_leaderboard_has_a_row_for_each_method(picture, tmp_path, capsys):
     words = f"{picture.parent} --models mnist_cnn --methods random gradient --images 1"
-    assert leaderboard.main([*words.split(), "--out", str(tmp_path / "board")]) == 0
+    file = tmp_path / "board.json"
+    file.write_text('{"another": {}}')
+    assert leaderboard.main([*words.split(), "--json", str(file)]) == 0
     said = capsys.readouterr().out
     assert "| random |" in said
-    assert "sanity" in said
-    held = json.loads((tmp_path / "board" / "leaderboard.json").read_text())
-    assert set(held["mnist_cnn"]) == {"random", "gradient"}
+    assert "FAILS" in said  # it is the same whatever the network has learned
+    held = json.loads(file.read_text())
+    assert set(held) == {"another", "mnist_cnn"}
+    assert set(held["mnist_cnn"]["methods"]) == {"random", "gradient"}
+    assert len(held["mnist_cnn"]["methods"]["gradient"]["gini"]) == 3
 
 
 def test_every_method_is_in_the_figure():
@@ -85,5 +89,5 @@ def test_wrong_input_is_one_line_and_status_2(script, words, message, picture, c
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert captum_check.main([]) == 3
+    assert attribution_check.main([]) == 3
     assert "torch is not installed" in capsys.readouterr().err

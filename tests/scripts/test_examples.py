@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import pathlib
+import re
 import runpy
+import subprocess
 import sys
 
 import PIL.Image
@@ -107,3 +109,13 @@ def test_a_network_of_one_s_own_is_trained_and_drawn(tmp_path, monkeypatch, caps
     pictures = {path.name: PIL.Image.open(path).size for path in tmp_path.glob("*.png")}
     assert sorted(pictures) == ["attack.png", "attribution.png", "classes.png"]
     assert all(min(size) > 40 for size in pictures.values())
+
+
+@pytest.mark.parametrize("name", ["sweep_slurm", "sweep_tpu_pod"])
+def test_recipes_of_many_machines_are_bash_around_python(name):
+    file = FOLDER / f"{name}.sh"
+    subprocess.run(["bash", "-n", str(file)], check=True)
+    told = subprocess.run(["bash", str(file), "one"], capture_output=True, text=True)
+    assert told.returncode == 2 and "expected, given: one" in told.stderr
+    program = re.search(r"import sys.*?== 0\)\n", file.read_text(encoding="utf-8"), re.DOTALL)
+    compile(program.group(), name, "exec")

@@ -283,6 +283,52 @@ def test_a_client_that_leaves_harms_nobody(window, capsys):
     assert capsys.readouterr().err == ""
 
 
+HALF = b"POST /view?layer=relu&unit=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n"
+
+
+def test_fifty_slow_clients_stop_nobody_and_are_sent_away(window, monkeypatch):
+    view(window, "relu", 0)
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(window.server_address)) for _ in range(50)
+        ]
+        for number, there in enumerate(slow):
+            there.sendall(HALF + b"\r\npart of a frame" if number % 2 else HALF)
+        began = time.monotonic()
+        assert view(window, "relu", 1)["unit"] == 1
+        assert time.monotonic() - began < 5
+        monkeypatch.setattr(server, "_PATIENCE", 0.0)
+        for there in slow:
+            there.settimeout(20)
+            while there.recv(2**16):  # what was said of half a frame, and the end
+                pass
+    end = time.monotonic() + 20
+    while window._coming:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_more_clients_than_there_is_room_for_push_out_the_oldest(window, monkeypatch):
+    monkeypatch.setattr(server, "_MOST", 4)
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(window.server_address)) for _ in range(9)
+        ]
+        slow[0].settimeout(20)
+        assert slow[0].recv(1) == b""
+        assert view(window, "relu", 0)["unit"] == 0
+
+
+def test_what_a_library_says_stays_in_the_terminal(window, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("no such file: /home/somebody/secret")
+
+    monkeypatch.setattr(server, "_seen", fails)
+    status, _, said = ask(window, "POST", "/view?layer=relu&unit=0", FRAME)
+    assert status == 500 and said == b"RuntimeError"
+    assert "/home/somebody/secret" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,4 +1,4 @@
-"""Documentation at a small size: a network of few channels for every name, and few steps."""
+"""Documentation at a small size: a network of few channels for every name, and steps in name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import PIL.Image
 
 import rvis
 from rvis.data import imagenet
+from rvis.engine import programs
 from rvis.models import architectures
 from rvis.types import identity
 
@@ -90,6 +91,13 @@ def call(function, *arguments, **keywords):
     if "progress" in defaults(function):
         keywords["progress"] = False
     return function(*arguments, **keywords)
+
+
+def still(*arguments, advance=programs.advance, **options):
+    """Steps that are traced and not compiled: no state moves, and nothing is told."""
+    _, _, made, state, _, _, steps, _ = arguments
+    _, _, *found = advance.eval_shape(*arguments, **options)
+    return state, made + steps, *jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
 
 
 def defaults(function):

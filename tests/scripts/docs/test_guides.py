@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import rvis
+from rvis.engine import programs
 from tests.scripts.docs import reduced as small
 
 PAGES = small.ROOT / "scripts" / "docs" / "pages"
@@ -37,8 +38,14 @@ def test_there_are_guides_with_code():
     assert len(WITH_CODE) > 15
 
 
+JUDGING = ("guides/attacks.md", "guides/concepts.md")
+"""Pages whose code refuses what no step has moved."""
+
+
 @pytest.mark.parametrize("page", WITH_CODE)
-def test_the_code_of_a_page_runs(page, place):
+def test_the_code_of_a_page_runs(page, place, monkeypatch):
+    if page not in JUDGING:
+        monkeypatch.setattr(programs, "advance", small.still)
     space = {"__name__": "page"}
     for block in small.blocks((PAGES / page).read_text(encoding="utf-8")):
         small.run(block, space)
