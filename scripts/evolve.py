@@ -88,4 +88,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    rvis.keep_programs()
     sys.exit(main())

@@ -39,7 +39,7 @@ from rvis.attacks.gradient import plan_pgd
 from rvis.attacks.request import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
-from scripts.captum_check import LAYERS, twin
+from scripts.bench.twins import SHIPPED, twin
 
 STEPS = {"linf": 40, "l2": 50}
 RADII = {
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Compares and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("data", type=Path, nargs="+")
-    p.add_argument("--models", nargs="+", default=list(LAYERS))
+    p.add_argument("--models", nargs="+", default=list(SHIPPED))
     p.add_argument("--norms", nargs="+", default=list(STEPS), choices=STEPS)
     p.add_argument("--images", type=int, default=500, help="test images, evenly spread")
     p.add_argument("--batch", type=int, default=50, help="of foolbox")
@@ -207,4 +207,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    rvis.keep_programs()
     sys.exit(main())

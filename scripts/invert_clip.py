@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--judge", help="a CLIP of another seed")
     p.add_argument("--test", type=int, metavar="N", help="judge N held-out sentences")
     p.add_argument("--negative", help="a text to keep away from")
-    p.add_argument("--samples", type=int, default=1)
+    p.add_argument("--samples", type=int, default=4, help="of which the nearest counts")
     p.add_argument("--steps", type=int, default=240)
     p.add_argument("--sizes", type=int, nargs="+", help="sides that the picture grows through")
     p.add_argument("--image", default="fourier", help="fourier or pixel")
@@ -163,4 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from rvis import keep_programs
+
+    keep_programs()
     sys.exit(main())

@@ -208,4 +208,5 @@ def coverage(rounds: int) -> float:
 
 
 if __name__ == "__main__":
+    rvis.keep_programs()
     sys.exit(main())

@@ -134,4 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from rvis import keep_programs
+
+    keep_programs()
     sys.exit(main())

@@ -160,23 +160,83 @@ def concepts() -> str:
         "processor, s",
     ]
     tested = found["tcav"]
-    asked = [
-        [what, *(f"{figure:.3g}" if figure else "< 1e-300" for figure in each.values())]
-        for what, each in tested.items()
-        if isinstance(each, dict)
-    ]
-    head = ["drawn", *next(each for each in tested.values() if isinstance(each, dict))]
+    asked, drawn = [], []
+    for test in tested["tests"]:
+        for name in ("zebra", "school bus"):
+            figures = [
+                "< 0.001" if what.startswith("p") and value < 0.001 else f"{value:.3g}"
+                for what, value in list(test[name].items())[:6]
+            ]
+            asked.append([f"`{test['layer']}`", name, *figures])
+        if fresh := test.get("random"):
+            drawn.append(
+                f"Of {fresh['concepts']} fresh random concepts in the place of stripes (school "
+                f"bus, `{test['layer']}`), {fresh['p < .05']} have p < .05, and "
+                f"{fresh['p by Welch < .05']} by Welch's test; one in twenty would be right."
+            )
+    head = ["layer", "class", "score", "of random concepts", "cosine", "spread of random concepts"]
+    head += ["p", "p, Welch"]
+    photos = "python scripts/concepts.py --model googlenet_bvlc --photos FOLDER --tcav "
+    photos += " ".join(test["layer"] for test in tested["tests"])
     return "\n\n".join(
         [
-            "### Autoencoders and TCAV",
-            commands(["python scripts/concepts.py DATA --photos FOLDER --json concepts.json"]),
+            "### Autoencoders",
+            commands(["python scripts/concepts.py DATA --json concepts.json"]),
             "Sparse autoencoders (TopK) on all places of a layer, on two cores. They explain the "
-            "layer, but their top nine images are no purer in classes than the channels'.",
+            "layer, but their top nine images are no purer in classes than the channels'. The "
+            f"first took {found['autoencoders'][0]['seconds']:.0f} seconds in all on two idle "
+            "cores, its layer's activations included.",
             table(names, rows),
-            f"TCAV at `{tested['layer']}` of `{tested['model']}`, {tested['sets']} random sets: "
-            "drawn stripes against drawn dots and noise, views of one photograph a class. "
-            "`sensitivity` is a mean cosine, `of chance` that of random directions.",
+            "### TCAV",
+            commands([photos]),
+            f"Drawn stripes against drawn dots and noise on `{tested['model']}`, at two layers: "
+            "the middle block, which was fixed beforehand, and the last. The images are windows of "
+            "one photograph a class, so that the answer is about that photograph. `p` compares the "
+            "mean cosine of "
+            "gradient and direction with that of 999 random concepts; Welch's t test of the scores "
+            "is the paper's.",
             table(head, asked),
+            *drawn,
+        ]
+    )
+
+
+def roofline() -> str:
+    """What steps cost beside the network's own passes, and what accelerators would need."""
+    found = load("roofline")
+    head = ["network, layer", "`visualize`", "of which Fourier", "plain ascent", "`gradient`"]
+    columns = ("visualize", "transforms of Fourier", "plain ascent", "gradient")
+    rows = [
+        [f"`{row['network']}`, `{row['layer']}`", *(f"{row[c]:.2f}" for c in columns)]
+        for row in found["families"]
+    ]
+    methods = [
+        [f"`{row['method']}`", row["forward"], row["backward"], f"{row['ratio']:.2f}", row["why"]]
+        for row in found["methods"]
+    ]
+    whole = found["all of InceptionV1"]
+    chips = {name: about for name, about in whole.items() if isinstance(about, dict)}
+    times = {name: about["seconds by devices"] for name, about in chips.items()}
+    devices = [*next(iter(times.values()))]
+    return "\n\n".join(
+        [
+            "### Operations of a step, on paper",
+            commands(["python scripts/bench/roofline.py"]),
+            "XLA's count of a step's operations over those of the network's own forward and "
+            "backward pass. XLA counts the picture's two transforms of Fourier as complex ones, "
+            "several times what they take.",
+            table(head, rows),
+            "Other methods on one image of ResNet-18, over the passes that a step of the method "
+            "asks for.",
+            table(["method", "forward", "backward", "ratio", "why so many"], methods),
+            f"Pictures of all {whole['units']:,} channels of InceptionV1 at {whole['pixels']} "
+            f"pixels and {whole['steps']} steps, by the makers' peaks in bfloat16: seconds below "
+            "which no program comes. Devices send one another nothing; each is sent the weights "
+            "once.",
+            table(
+                ["devices", *devices],
+                [[name, *(f"{told[n]:.3g}" for n in devices)] for name, told in times.items()],
+            ),
         ]
     )
 
@@ -193,6 +253,22 @@ def crashes() -> str:
     return "\n\n".join(["### Runs killed on the way", command, about, table(head, rows)])
 
 
+def fuzz() -> str:
+    """Calls with wrong arguments, and what came of them."""
+    found = load("fuzz")
+    about = (
+        f"Every argument of {found['functions']} public functions and classes gets what is wrong "
+        "for its kind. Refused is what raises an error that begins with the argument's name, and "
+        "compiles nothing. Fair are values that may be taken, which `FAIR` in `scripts/fuzz.py` "
+        "lists; right are calls without a wrong value, all of whose numbers are finite but where "
+        f"`UNKNOWN` there says why not. {found['bad']} of {found['calls']} calls came to anything "
+        "else."
+    )
+    command = commands(["python scripts/fuzz.py --out scripts/results/fuzz.json"])
+    rows = [[verdict, count] for verdict, count in found["verdicts"].items()]
+    return "\n\n".join(["### Wrong arguments", command, about, table(["calls", "number"], rows)])
+
+
 def mutants() -> str:
     """Wrong implementations, and the tests that noticed."""
     found = load("mutants")
@@ -207,12 +283,156 @@ def mutants() -> str:
     return "\n\n".join(["### Wrong implementations", command, about, table(head, rows)])
 
 
+def peers() -> str:
+    """Maps and judges beside other libraries: how far apart, and how long."""
+    found, timed = load("attribution_peers"), load("attribution_times")
+    rows = []
+    for row in found["rows"]:
+        far = f"{row['difference']:.1e}"
+        if row["in"] != "relative":
+            far = f"{row['difference']:.1f} standard errors"
+        note = f"{'another definition: ' * row['differ']}{row['note']}"
+        rows.append([row["peer"], f"`{row['network']}`", row["method"], far, note])
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    about = (
+        "The same weights and images on both sides. The difference is ‖a − b‖ / ‖b‖ of maps or "
+        "figures; where both sides draw at random, the largest of their means in joint standard "
+        f"errors. {found['date']}, {versions}. The command compares more than had been run by then."
+    )
+    parts = [
+        "### Maps and judges beside their peers",
+        commands(["python scripts/attribution_check.py --rounds 0 --json peers.json"]),
+        about,
+        table(["peer", "network", "method", "difference", "note"], rows),
+    ]
+    rows = [
+        [row["peer"], f"`{row['network']}`", row["method"]]
+        + [f"{1e3 * seconds:,.0f}" for seconds in row["seconds"]]
+        + [f"{row['ratio']:.2f}"]
+        for row in timed["rows"]
+    ]
+    race = timed["race"]
+    samples, errors, seconds = race["samples"], race["errors"], race["seconds"]
+    parts += [
+        commands(["python scripts/attribution_check.py captum race --size 224 --json times.json"]),
+        f"Medians of calls in turn once all is compiled, {timed['images']} images of "
+        f"{timed['size']} pixels, {timed['cores']} cores, {timed['date']}, beside other work: the "
+        "ratios say more than the times.",
+        table(["peer", "network", "method", "rvis, ms", "peer, ms", "ratio"], rows),
+        f"KernelSHAP of {race['players']} players: rvis with {samples[0]} coalitions has an error "
+        f"of {errors[0]:.4f}, captum with {samples[1]} one of {errors[1]:.4f}; {seconds[0]:.3g} s "
+        f"beside {seconds[1]:.3g} s (at its fastest `perturbations_per_eval`, "
+        f"{race['perturbations_per_eval']}): {race['ratio']:.2f}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def leaderboard() -> list[str]:
+    """Methods by measures, network by network, and which fail the sanity check; if measured."""
+    if not (RESULTS / "leaderboard.json").exists():
+        return []
+    found = load("leaderboard")
+    parts = [
+        "### Which method is best, by which measure",
+        commands(
+            [
+                "python scripts/leaderboard.py cifar10.zip --json board.json",
+                "python scripts/leaderboard.py PHOTOGRAPHS --models efficientnet_lite0 "
+                "--pretrained --json board.json",
+            ]
+        ),
+        "Means over images, ± half of the 95 % interval; the target is the network's first choice. "
+        "↑ is better high, ↓ low; Gini index and entropy say how concentrated a map is. The sanity "
+        "check is the mean size of the rank correlation with the map of one network whose weights "
+        "are all noise; a method fails where its interval, over images alone, reaches .5. Images "
+        "of which a map is constant have no correlation.",
+    ]
+    for name, about in found.items():
+        methods = about["methods"]
+        measures = list(next(iter(methods.values())))
+        rows, failed = [], []
+        for method, judged in methods.items():
+            cells = []
+            for measure in measures:
+                own = judged[measure]
+                cells.append("–" if own is None else f"{own[0]:.2f} ± {own[2] - own[0]:.2f}")
+                if measure.startswith("sanity") and own is not None and own[2] >= 0.5:
+                    failed.append(f"`{method}`")
+            rows.append([f"`{method}`", *cells])
+        parts += [
+            f"`{name}`, {about['images']} images, {about['date']}",
+            table(["method", *measures], rows),
+            f"The sanity check is failed by {', '.join(failed) if failed else 'none'}.",
+        ]
+    return ["\n\n".join(parts)]
+
+
+def autoattack() -> list[str]:
+    """AutoAttack and least distances beside torchattacks and foolbox: as much as is measured."""
+    if not (RESULTS / "autoattack.json").exists():
+        return []
+    found, parts = load("autoattack"), []
+    order = ("clean", "apgd-ce", "apgd-t", "fab-t", "square")
+    for what, about in (
+        ("accuracies", "Accuracy after each attack, and seconds beside other work."),
+        ("times", "The same with seconds on a machine that did nothing else."),
+    ):
+        rows = []
+        for name, each in found.get(what, {}).items():
+            for side in ("rvis", "torchattacks"):
+                shares = [f"{each[side][attack] / each['images']:.1%}" for attack in order]
+                seconds = f"{each[f'{side}_seconds']['whole']:.0f}"
+                setting = f"`{name}`, {each['norm']} {each['eps']:.3g}, {each['images']} images"
+                rows.append([setting, side, *shares, seconds])
+        if rows:
+            command = "python -m scripts.bench.autoattack DATA --robust FILE"
+            command += " --times" if what == "times" else ""
+            head = table(["network", "side", *order, "seconds"], rows)
+            parts.append("\n\n".join([commands([command]), about, head]))
+    rows = [
+        [name, f"{each['peer']:.4g}", f"{each['rvis']:.4g}", *each.get("queries", "––")]
+        for name, each in found.get("minima", {}).items()
+    ]
+    if rows:
+        about = (
+            "Median distances on digits of `mnist_cnn`; the peer of FAB is torchattacks, of the "
+            "others foolbox. HopSkipJump has no more queries than the least that foolbox took."
+        )
+        head = table(["attack", "peer", "rvis", "peer's queries", "rvis's"], rows)
+        command = commands(["python -m scripts.bench.autoattack mnist --minima 100"])
+        parts.append("\n\n".join([command, about, head]))
+    return ["\n\n".join(["### AutoAttack and least distances beside their peers", *parts])]
+
+
+def certificates() -> list[str]:
+    """What is proved of a smoothed network; if measured."""
+    if not (RESULTS / "certificates.json").exists():
+        return []
+    found, rows = load("certificates"), []
+    for each in found["smoothed"]:
+        bounds = zip(each["certified"], each["low"], each["high"], strict=True)
+        cells = [f"{share:.1%} [{low:.1%}, {high:.1%}]" for share, low, high in bounds]
+        rows.append([each["sigma"], f"{each['accuracy']:.1%}", f"{each['abstained']:.1%}", *cells])
+    head = ["σ", "right", "abstains", *(f"radius {radius:g}" for radius in found["radii"])]
+    left = ", ".join(f"{share:.1%}" for share in found["pgd"].values())
+    about = (
+        f"Certified accuracy of `{found['model']}` smoothed by noise, which it was not trained on, "
+        f"with 95 % intervals; {found['images']} images, {found['samples']:,} draws, "
+        f"α {found['alpha']:g}. PGD in L2 leaves {left} of the network itself there."
+    )
+    command = commands(["python scripts/certificates.py mnist_cnn mnist --json certificates.json"])
+    return ["\n\n".join(["### Certificates", command, about, table(head, rows)])]
+
+
 def page() -> str:
     """Every figure of the documentation, each below its command."""
     sections = recorded()
     sections["visualization"].append(recipes())
     sections["concepts"].insert(0, concepts())
-    sections["speed"] += [*map(bench, BENCHES), kernels(), crashes(), mutants()]
+    sections["attacks"] = [*autoattack(), *certificates(), *sections["attacks"]]
+    sections["attribution"] += [*leaderboard(), peers()]
+    sections["speed"] += [*map(bench, BENCHES), kernels(), roofline()]
+    sections["speed"] += [crashes(), fuzz(), mutants()]
     start = [
         "# Evidence",
         "Every table is made from a file under `scripts/results`; the command above it prints the "
@@ -234,10 +454,11 @@ def cards() -> dict[str, dict[str, Any]]:
 
 
 def _attack(card: dict[str, Any]) -> str:
-    attack = card["attack"]
+    attack = card.get("autoattack", card["attack"])
     count = f", {attack['test_images']:,} images" if attack["test_images"] != 10_000 else ""
     norm = {"l2": "L2", "linf": "Linf"}[attack["norm"]]
-    return f"{attack['accuracy']:.1%} (PGD-{attack['steps']}, {norm} {attack['eps']:g}{count})"
+    name = "AutoAttack" if "autoattack" in card else f"PGD-{attack['steps']}"
+    return f"{attack['accuracy']:.1%} ({name}, {norm} {attack['eps']:g}{count})"
 
 
 def networks() -> str:

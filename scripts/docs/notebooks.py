@@ -9,6 +9,7 @@ import io
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "scripts" / "examples"
-OUT = ROOT / "out" / "notebooks"
-"""Where runs leave their outputs, which the site takes up."""
+OUT = ROOT / "scripts" / "results" / "notebooks"
+"""Where the outputs of runs are kept, which the site takes up."""
 
 
 def cells(text: str) -> list[tuple[bool, str]]:
@@ -52,22 +53,24 @@ def run(name: str, out: Path = OUT) -> Path:
       The JSON's path.
     """
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    work = out / name
     out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob(f"{name}_*.png"):
+        old.unlink()
     space: dict[str, Any] = {"__name__": "__main__"}
-    before, sys.argv = sys.argv, [f"{name}.py", "--out", str(work)]
-    outputs = []
-    try:
-        for i, (prose, body) in enumerate(cells(text)):
-            shown = {"text": "", "pictures": []} if prose else _cell(body, space, work)
-            pictures = []
-            for j, picture in enumerate(shown.pop("pictures")):
-                file = out / f"{name}_{i}_{j}.png"
-                picture.save(file)
-                pictures.append(file.name)
-            outputs.append({**shown, "pictures": pictures})
-    finally:
-        sys.argv = before
+    before, outputs = sys.argv, []
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv = [f"{name}.py", "--out", folder]
+        try:
+            for i, (prose, body) in enumerate(cells(text)):
+                shown = {"text": "", "pictures": []} if prose else _cell(body, space, Path(folder))
+                pictures = []
+                for j, picture in enumerate(shown.pop("pictures")):
+                    file = out / f"{name}_{i}_{j}.png"
+                    picture.save(file, optimize=True)
+                    pictures.append(file.name)
+                outputs.append({**shown, "pictures": pictures})
+        finally:
+            sys.argv = before
     kept = {"source": _digest(text), "outputs": outputs}
     file = out / f"{name}.json"
     file.write_text(json.dumps(kept, indent=1), encoding="utf-8")
@@ -115,8 +118,6 @@ def _page(name: str) -> str:
     parts = [f"# {name.replace('_', ' ').capitalize()}", about.splitlines()[0]]
     parts.append(f"```bash\npython scripts/examples/{name}.py --out out/{name}\n```")
     outputs = _outputs(name, text)
-    if outputs is None:
-        parts.append("Its outputs join the page after `python scripts/docs.py --notebooks`.")
     for i, (prose, body) in enumerate(cells(text)):
         parts.append(body if prose else f"```python\n{body}\n```")
         for output in [] if outputs is None else outputs[i : i + 1]:
