@@ -12,7 +12,7 @@ from jax import lax
 
 from rvis import checks, struct
 from rvis.attacks.request import Request
-from rvis.objectives import Activations, Objective
+from rvis.objectives import Activations, Objective, check
 from rvis.types import LOGITS, Array, on_device
 
 
@@ -221,7 +221,8 @@ def objective(request: Request, loss: str | Objective) -> AttackObjective:
         see `DLR` and `TargetedDLR`; "margin", see `Margin`.
 
     Raises:
-      ValueError: naming `loss`, for another name, or "dlr" with too few classes for it.
+      TypeError, ValueError: naming `loss`, for another name, "dlr" with too few classes for it, or
+        objectives of another number; otherwise as `rvis.objectives.check`.
     """
     count = len(request.images)
     if isinstance(loss, str):
@@ -235,6 +236,13 @@ def objective(request: Request, loss: str | Objective) -> AttackObjective:
         loss = LOSSES[loss](request)
     elif not isinstance(loss, Objective):
         raise TypeError(f"loss: a name or an objective was expected, given {loss!r}")
+    else:
+        named = struct.replace(request.model, name=request.name, classes=request.classes)
+        check(loss, named, request.shape)
+        if loss.batch_shape not in ((), (1,), (count,)):
+            raise ValueError(
+                f"loss: one for each of {count} images was expected, given {loss.batch_shape[0]}"
+            )
     return AttackObjective(
         loss.broadcast(count), margin(request), on_device(np.ones(count, np.float32))
     )

@@ -18,13 +18,16 @@ from rvis.attacks.geometry import into_ball
 from rvis.attacks.gradient import steepest
 from rvis.attacks.look import look
 from rvis.attacks.losses import AttackObjective, objective
-from rvis.attacks.request import Callback, Request, conclude, drawing, prepare, watch
+from rvis.attacks.request import Callback, conclude, drawing, prepare, watch
 from rvis.attacks.result import AttackResult
+from rvis.objectives import Objective
 from rvis.plotting import grids
 from rvis.types import Array, ArrayLike, KeyLike, Model, as_key, fold_each, on_device
 
 _ENOUGH = 9.0
 """β of Shafahi et al.: what a loss counts at most, lest images that are fooled draw all steps."""
+
+_FAILED = "loss: became NaN or infinite; a model with finite logits and gradients would be right"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,9 +63,15 @@ class UniversalResult(AttackResult):
         return place
 
 
-class RunOptions(TypedDict, total=False):
-    """How it is run; see `rvis.attacks.pgd`. There is one change, so that no `chunk` applies."""
+class SharedOptions(TypedDict, total=False):
+    """What both attacks take alike; there is one change, so that no `chunk` applies."""
 
+    step_size: float | None
+    batch_size: int
+    loss: str | Objective
+    target: Any
+    key: KeyLike
+    steps: int
     checkpoint: str | Path | None
     callback: Callback | None
     progress: bool
@@ -118,6 +127,7 @@ class Shared:
       rate: of a step, in the norm.
       radius: of the change about `middle`, in the norm.
       middle: where it starts: 0 of what is added, grey of a patch.
+      enough: what the loss of an image counts at most.
       norm: "linf" or "l2".
       pasted: whether it is a patch.
       batch: images a step; all in their order where there are no more.
@@ -126,6 +136,7 @@ class Shared:
     rate: Array
     radius: Array
     middle: Array
+    enough: Array
     norm: str = struct.static()
     pasted: bool = struct.static()
     batch: int = struct.static()
@@ -152,7 +163,7 @@ class Shared:
                 else:
                     image = jnp.clip(each.images + change, 0, 1)
                 found, _ = look(image[None], draw, model, Problem(each.objective))
-                return jnp.minimum(found, _ENOUGH)
+                return jnp.minimum(found, self.enough)
 
             return jax.vmap(one)(jax.random.split(show, rows.shape[0]), chosen).mean()
 
@@ -166,41 +177,54 @@ class Shared:
 
 
 def _run(
-    request: Request,
     method: str,
+    model: Model,
+    images: ArrayLike,
+    labels: Any,
     *,
-    shape: tuple[int, ...],
-    radius: float,
-    middle: float,
-    step_size: float | None,
-    loss: str,
-    batch_size: int,
-    steps: int,
-    told: dict[str, Any],
+    norm: str = "linf",
+    eps: float = 0.5,
+    size: tuple[int, int] | None = None,
+    step_size: float | None = None,
+    batch_size: int = 64,
+    loss: str | Objective = "ce",
+    target: Any = None,
+    key: KeyLike = 0,
+    steps: int = 200,
     callback: Callback | None = None,
     **options: Any,
 ) -> UniversalResult:
-    """One change of so many pixels for all images of a request; `told` goes to its `config`."""
+    """One change for all images, of so many pixels where it is pasted; `eps` is about its start."""
+    checks.number("eps", eps, above=0)
+    request = prepare(
+        model, images, labels, norm=norm, eps=eps, target=target, key=key, norms=("linf", "l2")
+    )
+    pasted, (height, width) = size is not None, size or request.shape[:2]
+    if height > request.shape[0] or width > request.shape[1]:
+        raise ValueError(f"size: at most {request.shape[:2]} was expected, given {size!r}")
+    radius = float(request.eps[0])
     rate = 2.5 * radius / steps
     if step_size is not None:
         rate = checks.number("step_size", step_size, above=0)
-    pasted, batch = method == "patch", min(batch_size, len(request.images))
-    length, reach, start = (on_device(number, jnp.float32) for number in (rate, radius, middle))
+    batch = min(batch_size, len(request.images))
+    # What somebody else's objective is worth where an image is fooled, nobody knows.
+    numbers = rate, radius, 0.5 * pasted, _ENOUGH if isinstance(loss, str) else np.inf
+    length, reach, start, most = (on_device(number, jnp.float32) for number in numbers)
     crowd = Crowd(request.images, objective(request, loss))  # type: ignore[arg-type]
 
     def pictures(changes: np.ndarray) -> np.ndarray:
         return applied(request.images, changes[0], request.key, pasted)
 
     run = engine.run(
-        Shared(length, reach, start, request.norm, pasted, batch),
+        Shared(length, reach, start, most, request.norm, pasted, batch),
         drawing(request.model, 1),
         jax.tree.map(lambda leaf: np.asarray(leaf)[None], crowd),
         request.key[None],
         steps=steps,
         pixels=request.pixels * batch,
-        starts=np.zeros((1, 1, *shape), np.float32),
+        starts=np.zeros((1, 1, height, width, request.shape[2]), np.float32),
         callback=watch(request, callback, pictures),
-        failure=_failed,
+        failure=lambda examples: _FAILED,
         label=method,
         **options,
     )
@@ -213,14 +237,9 @@ def _run(
         step_size=rate,
         loss=loss,
         batch_size=batch_size,
-        **told,
+        **({"size": size} if pasted else {"eps": eps}),
     )
-    fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-    return UniversalResult(**fields, change=run.result[0], scores=run.info[0], pasted=pasted)
-
-
-def _failed(examples: list[int]) -> str:
-    return "loss: became NaN or infinite; a model with finite logits and gradients would be right"
+    return UniversalResult(**vars(plain), change=run.result[0], scores=run.info[0], pasted=pasted)
 
 
 @gate.public
@@ -231,13 +250,7 @@ def universal(
     *,
     norm: str = "linf",
     eps: float,
-    step_size: float | None = None,
-    batch_size: int = 64,
-    loss: str = "ce",
-    target: Any = None,
-    key: KeyLike = 0,
-    steps: int = 200,
-    **options: Unpack[RunOptions],
+    **options: Unpack[SharedOptions],
 ) -> UniversalResult:
     """One perturbation that, added to whatever image, fools the model.
 
@@ -251,8 +264,10 @@ def universal(
       norm: "linf" or "l2".
       eps: of the perturbation, a number.
       step_size: α, 2.5·eps/steps by default.
-      batch_size: images a step, drawn with replacement; all where there are no more.
+      batch_size: images a step, 64 by default, drawn with replacement; all where there are no more.
+      loss: of an objective that is no name's there is no bound.
       key: of the batches.
+      steps: 200 by default.
       callback: `losses` are the mean of the step's images, the same for all.
 
     Returns:
@@ -270,22 +285,7 @@ def universal(
     Reference: Moosavi-Dezfooli et al. 2017, Universal adversarial perturbations; Shafahi et al.
       2020, Universal adversarial training, algorithm 2 and section 4.
     """
-    checks.number("eps", eps, above=0)
-    given: dict[str, Any] = {"norm": norm, "eps": eps, "target": target, "key": key}
-    request = prepare(model, images, labels, norms=("linf", "l2"), **given)
-    return _run(
-        request,
-        "universal",
-        shape=request.shape,
-        radius=float(request.eps[0]),
-        middle=0.0,
-        step_size=step_size,
-        loss=loss,
-        batch_size=batch_size,
-        steps=steps,
-        told={"eps": eps},
-        **options,
-    )
+    return _run("universal", model, images, labels, norm=norm, eps=eps, **options)
 
 
 @gate.public
@@ -295,13 +295,7 @@ def patch(
     labels: Any,
     *,
     size: Any,
-    step_size: float | None = None,
-    batch_size: int = 64,
-    loss: str = "ce",
-    target: Any = None,
-    key: KeyLike = 0,
-    steps: int = 200,
-    **options: Unpack[RunOptions],
+    **options: Unpack[SharedOptions],
 ) -> UniversalResult:
     """A patch that, laid anywhere on whatever image, makes the model take it for a class.
 
@@ -326,20 +320,4 @@ def patch(
     Reference: Brown et al. 2017, Adversarial patch, equation 1; of their transformations, the
       places.
     """
-    height, width = checks.size("size", size)
-    request = prepare(model, images, labels, norm="linf", target=target, key=key)
-    if height > request.shape[0] or width > request.shape[1]:
-        raise ValueError(f"size: at most {request.shape[:2]} was expected, given {size!r}")
-    return _run(
-        request,
-        "patch",
-        shape=(height, width, request.shape[2]),
-        radius=0.5,
-        middle=0.5,
-        step_size=step_size,
-        loss=loss,
-        batch_size=batch_size,
-        steps=steps,
-        told={"size": (height, width)},
-        **options,
-    )
+    return _run("patch", model, images, labels, size=checks.size("size", size), **options)

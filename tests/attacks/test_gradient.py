@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis import attacks, engine
+from rvis import attacks, engine, objectives
 from rvis.attacks import losses
 from rvis.attacks.apgd import checkpoints, plan_apgd
 from rvis.attacks.attack import balls, run_plan
@@ -567,6 +567,21 @@ def test_bad_options_are_named_before_the_model_is_run(toy, idle, name, changed,
     options = {"norm": "linf", "eps": 0.1, **changed}
     with pytest.raises(error, match=f"^{named}:"):
         run(name, model, images, labels, **options)
+
+
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [
+        (objectives.channel("nowhere", 0), "layer"),
+        (objectives.channel("logits", 99), "unit"),
+        (objectives.channel("logits", [0, 1, 2]), "loss"),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_named_before_the_model_is_run(toy, idle, loss, named):
+    model, images, labels = toy
+    for attack in (attacks.pgd, attacks.apgd, attacks.universal):
+        with pytest.raises(ValueError, match=f"^{named}:"):
+            attack(model, images[:2], labels[:2], eps=0.1, loss=loss)
 
 
 def test_dlr_asks_for_enough_classes(linear):

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from rvis import attacks
+from rvis import attacks, objectives
 from rvis.attacks.universal import place
 from tests import toys
 from tests.attacks import small
@@ -56,6 +56,12 @@ def test_what_is_fooled_draws_no_more_steps():
     flat = found.change.reshape(-1)
     np.testing.assert_allclose(flat[:45], -0.05, atol=1e-6)
     np.testing.assert_array_equal(flat[45:], 0)
+
+
+@pytest.mark.parametrize("attack", [universal, patch])
+def test_an_objective_of_ones_own_is_climbed(attack):
+    own = attack(loss=-100 * objectives.channel("logits", 1))
+    assert own.scores[-1] > own.scores[0] > 9  # past what bounds a loss that is known
 
 
 def test_it_fools_images_that_it_has_not_seen():
