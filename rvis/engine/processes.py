@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 import time
@@ -11,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -53,62 +52,77 @@ def behind(most: int) -> Iterator[Callable[..., None]]:
             waiting.popleft().result()
 
 
+class Others(NamedTuple):
+    """What one tells the others, whether one of them last told a word, a wait for what is done."""
+
+    tell: Callable[[str], None]
+    told: Callable[[int, str], bool]
+    wait: Callable[[Callable[[], bool], str], None]
+
+
 @contextlib.contextmanager
-def together(folder: Path) -> Iterator[Callable[[Callable[[], bool], str], None]]:
+def together(folder: Path) -> Iterator[Others]:
     """Shows the others that this process lives, by a file in `folder`; a lone process needs none.
 
     Nothing is sent between devices: their collectives give up where one process has more to do than
-    another.
-
-    Yields:
-      `wait(done, what)`, which returns once `done()` is true.
+    another. What a file says counts only while it is newer than the process that reads it: that of
+    a process that was killed says nothing to a later run.
 
     Raises:
       RuntimeError: naming `out`, where another process has shown no life for half a minute.
     """
     if jax.process_count() == 1:
-        yield lambda done, what: None
+        yield Others(lambda word: None, lambda number, word: True, lambda done, what: None)
         shutil.rmtree(folder, ignore_errors=True)
         return
     own, ended, count = jax.process_index(), threading.Event(), jax.process_count()
-    files, left = ([folder / f"{name}{i}" for i in range(count)] for name in ("process", "left"))
-    left[own].unlink(missing_ok=True)
+    files, begun = [folder / f"process{i}" for i in range(count)], 0.0
+
+    def last(number: int) -> tuple[float, str]:  # by the clock of the disk, which all share
+        with contextlib.suppress(FileNotFoundError):
+            return files[number].stat().st_mtime, files[number].read_text()
+        return 0.0, ""
+
+    def tell(word: str | None) -> None:
+        with contextlib.suppress(FileNotFoundError):  # where an earlier run just tidies up
+            folder.mkdir(parents=True, exist_ok=True)
+            files[own].touch() if word is None else files[own].write_text(word)
+
+    def told(number: int, word: str) -> bool:
+        when, said = last(number)
+        return when > begun and said == word
 
     def beat() -> None:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            files[own].touch()
-            os.utime(files[own])
-            if ended.wait(_BEAT):
-                return
+        while not ended.wait(_BEAT):
+            tell(None)
 
     def wait(done: Callable[[], bool], what: str) -> None:
-        begun = time.monotonic()
+        since = time.monotonic()
         while not done():
             time.sleep(_BEAT / 4)
-            if time.monotonic() - begun < SILENT:
+            if time.monotonic() - since < SILENT:
                 continue
-            # By the clock of the disk, which all share.
-            seen = [file.stat().st_mtime if file.exists() else 0.0 for file in files]
-            silent = [i for i, when in enumerate(seen) if seen[own] - when > SILENT]
+            silent = [i for i in range(count) if last(own)[0] - last(i)[0] > SILENT]
             if silent:
                 raise RuntimeError(
-                    f"out: process {silent[0]} of {len(files)} has ended before {what}; the same "
+                    f"out: process {silent[0]} of {count} has ended before {what}; the same "
                     "call, of any number of processes, goes on from what the folder holds"
                 )
 
+    while not begun:
+        tell("")
+        begun = last(own)[0]
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        yield wait
+        yield Others(tell, told, wait)
         if own == 0:
             with contextlib.suppress(RuntimeError):  # others may only begin, or never
-                wait(lambda: all(file.exists() for file in left[1:]), "it has left")
+                wait(lambda: all(told(i, "left") for i in range(1, count)), "it has left")
     finally:
         ended.set()
         thread.join()
     if own == 0:
         shutil.rmtree(folder, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            files[own].rename(left[own])
+    elif folder.exists():
+        tell("left")

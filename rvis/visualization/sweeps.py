@@ -105,8 +105,8 @@ def sweep(
         )
     store = _Store(folder / "units", plan.fingerprint(model, f"{kind} of {layer}"))
     share = numbers[jax.process_index() :: jax.process_count()]
-    joined = folder / "processes" / "joined"
-    with processes.together(joined.parent) as wait:
+    joined = f"joined_{checkpoints.fingerprint(store.about, np.asarray(numbers))}"
+    with processes.together(folder / "processes") as (tell, told, wait):
         missing = [number for number in share if store.load(number) is None]
         step = engine.at_once(plan.algorithm.pixels, len(missing), options.get("chunk"))
         with processes.behind(step) as later:
@@ -126,9 +126,8 @@ def sweep(
             about["compiled"] = engine.compiled(before)._asdict()
             _join(folder, store, numbers, about, plan.snapshots, model, objective, real)
             shutil.rmtree(folder / "state", ignore_errors=True)
-            if jax.process_count() > 1:
-                joined.touch()
-        wait(joined.exists, "the page was made")
+            tell(joined)
+        wait(lambda: told(0, joined), "the page was made")
     scores = np.stack([unit.scores for unit in store.units(numbers)])
     labels = objective.titles(model.classes)
     return Result(

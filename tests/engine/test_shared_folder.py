@@ -5,22 +5,29 @@ from __future__ import annotations
 import threading
 
 import jax
+import pytest
 
 from rvis.engine import processes
 
 
-def test_one_that_begins_last_finds_what_the_first_made(tmp_path, monkeypatch):
-    folder, own, made = tmp_path / "processes", threading.local(), threading.Event()
+@pytest.fixture
+def own(monkeypatch):
+    """Where each thread keeps its number, of two."""
+    local = threading.local()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(jax, "process_index", lambda: own.number)
+    monkeypatch.setattr(jax, "process_index", lambda: local.number)
     monkeypatch.setattr(processes, "SILENT", 3.0)
-    page = folder / "page"
+    return local
+
+
+def meet_late(folder, own):
+    """The second process begins when the first has made its page."""
+    made = threading.Event()
 
     def first():
         own.number = 0
-        with processes.together(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            page.touch()
+        with processes.together(folder) as others:
+            others.tell("page")
             made.set()
 
     thread = threading.Thread(target=first)
@@ -28,7 +35,17 @@ def test_one_that_begins_last_finds_what_the_first_made(tmp_path, monkeypatch):
     made.wait()
     thread.join(0.5)  # time enough to tidy up too early
     own.number = 1
-    with processes.together(folder) as wait:
-        wait(page.exists, "the page was made")
+    with processes.together(folder) as others:
+        others.wait(lambda: others.told(0, "page"), "the page was made")
     thread.join(10)
     assert not thread.is_alive() and not folder.exists()
+
+
+def test_one_that_begins_last_finds_what_the_first_made(tmp_path, own):
+    meet_late(tmp_path / "processes", own)
+
+
+def test_one_that_left_an_earlier_run_has_not_left_this_one(tmp_path, own):
+    (tmp_path / "processes").mkdir()
+    (tmp_path / "processes" / "process1").write_text("left")
+    meet_late(tmp_path / "processes", own)

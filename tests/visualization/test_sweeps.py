@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 import rvis
+from rvis.engine import processes
 from rvis.plotting import reports
 from rvis.visualization import sweeps
 from tests import toys
@@ -99,6 +101,21 @@ def test_two_processes_give_the_same_pictures(tmp_path, whole):
     for child in pair(tmp_path, ""):
         assert finish(child).splitlines()[-1].split()[:2] == ["8", "2"]
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), whole.images)
+
+
+def test_the_page_of_a_killed_run_is_not_this_runs(tmp_path, monkeypatch):
+    rvis.sweep(MODEL, "relu", range(4), out=tmp_path, **QUICK)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_BEAT", 0.1)
+    monkeypatch.setattr(processes, "SILENT", 0.5)
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    with monkeypatch.context() as killed:  # before it could tidy up
+        killed.setattr(shutil, "rmtree", lambda *some, **more: None)
+        rvis.sweep(MODEL, "relu", range(4), out=tmp_path, **QUICK)
+    assert (tmp_path / "processes").exists()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(RuntimeError, match="process 0 of 2 has ended before the page was made"):
+        rvis.sweep(MODEL, "relu", range(4), out=tmp_path, **QUICK)
 
 
 # JAX itself waits for the dead for a hundred seconds before it ends.
