@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvis import checks, gate
+from rvis.models.families.vgg import VGG
 from rvis.style import colours, tiles
 from rvis.style.climb import Goal, Options, StyleResult, climb, resized, scaled
 from rvis.style.layers import Layers, contents, defaults, pooled, terms, textures
@@ -43,7 +44,7 @@ def transfer(
       content: (H, W, C) in [0, 1], of any size that the layers can take.
       style: another picture (h, w, C) of any size, or several.
       ratio: α/β, of content to style; several make as many pictures in one compiled program. By
-        default .1 for a VGG and .01 for other networks. The published 1e-3 and 1e-4 weigh
+        default .1 for a VGG of ours and .01 for other networks. The published 1e-3 and 1e-4 weigh
         losses that are not normalised: give the layers weights for them, such as
         `content_layers={"relu4_2": 1}` and .2 for each of five style layers.
       content_layers: a name, several, or {name: α_l}; by the network's family by default.
@@ -79,7 +80,7 @@ def transfer(
     if colour == "luminance" and picture.shape[-1] != 3:
         raise ValueError("colour: 'luminance' is for networks of three channels, given one of 1")
     if ratio is None:  # both pictures are to be seen
-        ratio = 0.1 if "relu4_2" in model.layers else 0.01
+        ratio = 0.1 if isinstance(getattr(model.apply, "module", None), VGG) else 0.01
     ratios = np.array([checks.number("ratio", value, low=0) for value in np.atleast_1d(ratio)])
     if not len(ratios):
         raise ValueError("ratio: at least one was expected, given none")

@@ -12,6 +12,7 @@ import rvis
 from rvis import engine, objectives, style
 from rvis.engine import programs
 from rvis.models import taps
+from rvis.models.families.vgg import VGG
 from rvis.style import colours, tiles
 from rvis.style.layers import contents, defaults, pooled, terms, textures
 from tests.interrupts import interrupted
@@ -114,6 +115,23 @@ def test_content_without_any_activation_still_counts():
 def test_pictures_too_small_for_a_layer_are_named():
     with pytest.raises(ValueError, match="style: a picture large enough for 'relu2'"):
         style.statistics(rvis.load("mnist_cnn"), np.full((1, 1, 1, 1), 0.2, np.float32))
+
+
+def _named_like_a_vgg(params, images, *, tap=lambda name, x: x, relu=jax.nn.relu):
+    return tap("relu4_2", images).mean((1, 2))
+
+
+def test_the_default_ratio_is_by_the_architecture():
+    small = VGG(stages=(1, 1), widths=(4, 4), dense=4, classes=2)
+    variables = small.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    vgg = rvis.from_linen(small, variables, input_shape=(32, 32, 3))
+    other = rvis.Model((), _named_like_a_vgg, ("relu4_2",), (32, 32, 3))
+    picture = np.full((32, 32, 3), 0.5, np.float32)
+    for network, layer, expected in ((vgg, "relu1_1", 0.1), (other, "relu4_2", 0.01)):
+        layers = {"content_layers": layer, "style_layers": layer}
+        for one in (network, network.astype("bfloat16")):
+            found = style.transfer(one, picture, picture, steps=1, progress=False, **layers)
+            assert found.config["ratio"] == [expected]
 
 
 def test_a_high_ratio_keeps_the_content_and_a_low_one_the_style(model):
