@@ -68,6 +68,15 @@ def test_tiles_add_up_to_the_whole():
     np.testing.assert_allclose(tiled.info.score, whole.info.score, rtol=1e-5)
 
 
+def test_an_image_that_fits_into_a_tile_is_seen_whole():
+    """The unit in the middle alone moves, which shifted tiles would look for elsewhere."""
+    middle = objectives.neuron("conv", 1)
+    options = {**QUICK, "octaves": 1, "jitter": 0}
+    found = dream.deepdream(MODEL, PHOTO, middle, tile=len(PHOTO), **options)
+    moved = np.argwhere((found.images != PHOTO).any(-1))
+    np.testing.assert_array_equal(moved, [[16, 10]])
+
+
 def test_octaves_of_a_large_image_share_a_program():
     whole = dream.deepdream(MODEL, PHOTO, "relu", tile=64, **QUICK)
     before = programs.advance._cache_size(), dream._resized._cache_size()
