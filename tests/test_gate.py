@@ -24,7 +24,7 @@ def test_two_thousand_wrong_calls_are_refused_by_name_and_compile_nothing():
 
 
 def test_every_argument_of_every_function_has_a_kind_and_a_right_value():
-    """Where it fails for a function of yours: say in scripts/fuzz.py what is right and wrong."""
+    """Where it fails for a function of yours: say in scripts/fuzz/ what is right and wrong."""
     for title, function in fuzz.functions().items():
         fuzz.right(title)
         for argument in fuzz.parameters(function):

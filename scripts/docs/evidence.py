@@ -259,10 +259,10 @@ def fuzz() -> str:
     about = (
         f"Every argument of {found['functions']} public functions and classes gets what is wrong "
         "for its kind. Refused is what raises an error that begins with the argument's name, and "
-        "compiles nothing. Fair are values that may be taken, which `FAIR` in `scripts/fuzz.py` "
-        "lists; right are calls without a wrong value, all of whose numbers are finite but where "
-        f"`UNKNOWN` there says why not. {found['bad']} of {found['calls']} calls came to anything "
-        "else."
+        "compiles nothing. Fair are values that may be taken, which `FAIR` in "
+        "`scripts/fuzz/values.py` lists; right are calls without a wrong value, all of whose "
+        "numbers are finite but where `UNKNOWN` there says why not. "
+        f"{found['bad']} of {found['calls']} calls came to anything else."
     )
     command = commands(["python scripts/fuzz.py --out scripts/results/fuzz.json"])
     rows = [[verdict, count] for verdict, count in found["verdicts"].items()]
