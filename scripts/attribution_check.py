@@ -33,7 +33,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rvis
-from scripts.bench import judges, maps
+from scripts.bench import coalitions, judges, maps
 
 PACKAGES = ("torch", "torchvision", "timm", "captum", "zennit", "grad-cam", "quantus")
 GROUPS = ("gradients", "zennit", "cams", "captum", "tokens", "regressions", "quantus", "race")
@@ -52,7 +52,7 @@ def rows(groups: list[str], size: int, images: int) -> Iterator[maps.Row]:
     if "tokens" in groups:
         yield from maps.tokens(size, images)
     if "regressions" in groups:
-        yield from maps.regressions()
+        yield from coalitions.regressions()
     if "quantus" in groups:
         yield from judges.quantus()
 
@@ -97,7 +97,7 @@ def race(rounds: int, samples: int, batches: tuple[int, ...] = (16, 64, 256)) ->
     import captum.attr
     import torch
 
-    one, draws = maps.patches(4, 4), 12
+    one, draws = coalitions.patches(4, 4), 12
     exact = one.ours("shapley")
 
     def error(estimates: list[np.ndarray]) -> float:
