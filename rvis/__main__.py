@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,21 +195,39 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def reported(goes_on: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Makes errors of a script's `main` one line and status 2; `goes_on` after Ctrl-C, or not."""
+    wrong = ValueError, TypeError, OSError, ImportError, FloatingPointError
+    left = "interrupted" + "; the same command goes on from here" * goes_on
+
+    def decorated(main: Callable[..., int]) -> Callable[..., int]:
+        path = Path(main.__globals__["__file__"])
+        name = path.parent.name if path.stem == "__main__" else path.name
+
+        @functools.wraps(main)
+        def told(arguments: Sequence[str] | None = None) -> int:
+            try:
+                return main(arguments)
+            except wrong as error:
+                print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+            except KeyboardInterrupt:
+                print(f"{name}: {left}", file=sys.stderr)
+                return 130
+            return 2
+
+        return told
+
+    return decorated
+
+
+@reported()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and prints what it wrote; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["gallery"]:
         return gallery(words[1:])
     a = parser().parse_args(words)
-    try:
-        written = a.run(a)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"rvis {a.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"rvis {a.command}: interrupted", file=sys.stderr)
-        return 130
-    for path in written:
+    for path in a.run(a):
         print(path)
     return 0
 

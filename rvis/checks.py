@@ -295,3 +295,11 @@ def size(argument: str, value: Any) -> tuple[int, int]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"{argument}: (height, width) or one number was expected, given {value!r}")
     return count(argument, pair[0]), count(argument, pair[1])
+
+
+def one_or_each(argument: str, given: int, count: int, what: str = "images") -> None:
+    """Raises ValueError unless there is one of something, or one for each of `count`."""
+    if given not in (1, count):
+        raise ValueError(
+            f"{argument}: one, or one for each of {count} {what}, was expected, given {given}"
+        )

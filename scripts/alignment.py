@@ -21,6 +21,7 @@ import numpy as np
 
 import rvis
 from rvis import attribution, objectives
+from rvis.__main__ import reported
 from rvis.analysis import metrics
 from rvis.plotting import grids
 
@@ -37,6 +38,7 @@ def edges(images: np.ndarray) -> np.ndarray:
     return np.hypot(rows, columns)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -45,25 +47,21 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--images", type=int, default=500, help="test images, evenly spread")
     p.add_argument("--out", type=Path)
     a = p.parse_args(arguments)
-    try:
-        test = rvis.data.load(a.data, "test")
-        rvis.checks.count("--images", a.images, low=2)
-        images = np.asarray(test.floats(np.linspace(0, len(test) - 1, a.images).astype(int)))
-        models = [rvis.load(name) for name in a.models]
-        sharp = edges(images)
-        centred = images - images.mean((1, 2, 3), keepdims=True)
-        length = np.sqrt(np.square(centred).sum((1, 2, 3)))
-        maps, cosines, ranks = [], [], []
-        for model in models:
-            order = np.argsort(-np.asarray(model(images)), 1).astype(np.int32)
-            margin = objectives.logit(order[:, 0]) - objectives.logit(order[:, 1])
-            result = attribution.gradient(model, images, margin, progress=False)
-            maps.append(result.heatmaps("max"))
-            cosines.append(metrics.alignment(centred, result.maps) / np.maximum(length, 1e-9))
-            ranks.append(metrics.spearman(maps[-1], sharp))
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    test = rvis.data.load(a.data, "test")
+    rvis.checks.count("--images", a.images, low=2)
+    images = np.asarray(test.floats(np.linspace(0, len(test) - 1, a.images).astype(int)))
+    models = [rvis.load(name) for name in a.models]
+    sharp = edges(images)
+    centred = images - images.mean((1, 2, 3), keepdims=True)
+    length = np.sqrt(np.square(centred).sum((1, 2, 3)))
+    maps, cosines, ranks = [], [], []
+    for model in models:
+        order = np.argsort(-np.asarray(model(images)), 1).astype(np.int32)
+        margin = objectives.logit(order[:, 0]) - objectives.logit(order[:, 1])
+        result = attribution.gradient(model, images, margin, progress=False)
+        maps.append(result.heatmaps("max"))
+        cosines.append(metrics.alignment(centred, result.maps) / np.maximum(length, 1e-9))
+        ranks.append(metrics.spearman(maps[-1], sharp))
     print(f"| {a.images} images | cosine of image and gradient | rank correlation with edges |")
     print("|---|---|---|")
     for name, *values in zip(a.models, cosines, ranks, strict=True):

@@ -23,6 +23,7 @@ import numpy as np
 
 import rvis
 from rvis import attribution, objectives
+from rvis.__main__ import reported
 from rvis.models.tokens import TokenGrid
 from rvis.plotting import grids
 
@@ -125,6 +126,7 @@ def figure(
     return [file]
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Draws and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -144,27 +146,20 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     p.add_argument("--out", type=Path, default=Path("out", "attribution"))
     a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model, weights=a.weights, pretrained=a.pretrained)
-        rvis.checks.count("--top", a.top)
-        image = model.prepare(a.image)
-        if a.layer is not None:
-            target: Any = objectives.channel(a.layer, np.asarray(a.units, np.int32))
-            names = [f"{a.layer}:{unit}" for unit in a.units]
-        else:
-            logits = np.asarray(model(image))[0]
-            target = np.argsort(-logits)[: a.top].astype(np.int32)
-            names = [model.classes[c] if model.classes else f"class {c}" for c in target]
-            odds = np.exp(logits - logits.max())
-            for name, c in zip(names, target, strict=True):
-                print(f"{name}: {odds[c] / odds.sum():.1%}")
-        written = figure(model, a.image, image, target, names, a)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights, pretrained=a.pretrained)
+    rvis.checks.count("--top", a.top)
+    image = model.prepare(a.image)
+    if a.layer is not None:
+        target: Any = objectives.channel(a.layer, np.asarray(a.units, np.int32))
+        names = [f"{a.layer}:{unit}" for unit in a.units]
+    else:
+        logits = np.asarray(model(image))[0]
+        target = np.argsort(-logits)[: a.top].astype(np.int32)
+        names = [model.classes[c] if model.classes else f"class {c}" for c in target]
+        odds = np.exp(logits - logits.max())
+        for name, c in zip(names, target, strict=True):
+            print(f"{name}: {odds[c] / odds.sum():.1%}")
+    written = figure(model, a.image, image, target, names, a)
     for path in written:
         print(path)
     return 0

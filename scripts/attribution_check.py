@@ -17,7 +17,6 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import statistics
@@ -33,6 +32,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rvis
+from rvis import files
 from scripts.bench import coalitions, judges, maps
 
 PACKAGES = ("torch", "torchvision", "timm", "captum", "zennit", "grad-cam", "quantus")
@@ -138,7 +138,7 @@ def race(rounds: int, samples: int, batches: tuple[int, ...] = (16, 64, 256)) ->
 def write(file: Path | None, found: dict[str, Any]) -> None:
     """What there is so far, where a file is wanted."""
     if file is not None:
-        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write_json(file, found)
 
 
 def main(arguments: list[str] | None = None) -> int:

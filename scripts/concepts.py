@@ -36,6 +36,7 @@ import PIL.Image
 
 import rvis
 from rvis import concepts, files
+from rvis.__main__ import reported
 from rvis.data import Dataset
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "grey")
@@ -219,6 +220,7 @@ def autoencoder(model: Any, a: argparse.Namespace, out: Path) -> dict[str, Any]:
     return told
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Trains, measures, writes the page and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -249,26 +251,19 @@ def main(arguments: list[str] | None = None) -> int:
         p.error("DATA, --photos, or both were expected")
     out = a.out or Path("out", f"{Path(a.model).name}_{a.layer}_concepts")
     told: dict[str, Any] = {"model": a.model, "layer": a.layer, "images": a.images}
+    given = {"weights": a.weights} if a.weights else {}
     try:
-        given = {"weights": a.weights} if a.weights else {}
-        try:
-            model = rvis.load(a.model, **given)
-        except ValueError:
-            model = rvis.load(a.model, pretrained=True)
-        if a.photos is not None:
-            told["tcav"] = {"model": a.model, "tests": []}
-            for layer in a.tcav or [a.layer]:
-                told["tcav"]["tests"].append(stripes(model, layer, a.photos, a.seed, a.fresh))
-        if a.data is not None:
-            told |= autoencoder(model, a, out)
-        if a.json is not None:
-            files.write_json(a.json, told)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+        model = rvis.load(a.model, **given)
+    except ValueError:
+        model = rvis.load(a.model, pretrained=True)
+    if a.photos is not None:
+        told["tcav"] = {"model": a.model, "tests": []}
+        for layer in a.tcav or [a.layer]:
+            told["tcav"]["tests"].append(stripes(model, layer, a.photos, a.seed, a.fresh))
+    if a.data is not None:
+        told |= autoencoder(model, a, out)
+    if a.json is not None:
+        files.write_json(a.json, told)
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from rvis.__main__ import reported
 from rvis.models import architectures, registry
 from rvis.models.weights import convert
 
@@ -27,6 +28,7 @@ def config(text: str) -> dict[str, Any]:
     return json.loads(text)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Reads, fits and writes; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -38,20 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--std", type=float, nargs="+")
     p.add_argument("--classes", type=Path, help="a text file with one class name a line")
     a = p.parse_args(arguments)
-    try:
-        classes = a.classes.read_text(encoding="utf-8").splitlines() if a.classes else ()
-        model = architectures.build(
-            a.architecture,
-            weights=convert.read_state_dict(a.source)[0],
-            config=a.config,
-            mean=tuple(a.mean) if a.mean else None,
-            std=tuple(a.std) if a.std else None,
-            classes=tuple(classes),
-        )
-        convert.save(a.out, model, registry.describe(model))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"{p.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    classes = a.classes.read_text(encoding="utf-8").splitlines() if a.classes else ()
+    model = architectures.build(
+        a.architecture,
+        weights=convert.read_state_dict(a.source)[0],
+        config=a.config,
+        mean=tuple(a.mean) if a.mean else None,
+        std=tuple(a.std) if a.std else None,
+        classes=tuple(classes),
+    )
+    convert.save(a.out, model, registry.describe(model))
     about = registry.describe(model)
     weights = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     print(

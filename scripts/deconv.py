@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 import rvis
+from rvis.__main__ import reported
 from rvis.analysis import deconv, neighbours
 from rvis.plotting import grids
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Draws and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -38,34 +40,27 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="out/MODEL_deconv by default")
     a = p.parse_args(arguments)
     out = a.out or Path("out", f"{Path(a.model).name}_deconv")
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        images = rvis.data.load(a.data, a.split, size=model.input_shape[:2])
-        if 0 < a.images < len(images):
-            images = images.take(np.linspace(0, len(images) - 1, a.images).astype(int))
-        shapes = rvis.layer_shapes(model)
-        layers = a.layers or [name for name in model.layers if len(shapes[name]) == 3]
-        for layer in layers:
-            rvis.checks.choice("layers", layer, shapes)
-        grids.save(deconv.first_layer_filters(model).show(), out / "filters.png")
-        print(out / "filters.png")
-        for layer in layers:
-            units = np.arange(min(a.units, shapes[layer][-1]))
-            found = deconv.plates(model, layer, units, images, a.top, progress=not a.quiet)
-            print(found.save(out / layer) / "figure.png", flush=True)
-        last = [name for name in model.layers if len(shapes[name]) == 1][:1] or layers[-1:]
-        own = np.linspace(0, len(images) - 1, a.queries).astype(int)
-        near = neighbours.nearest(
-            model, images.floats(own), images, last[0], exclude=own, progress=not a.quiet
-        )
-        grids.save(near.show(), out / "neighbours.png")
-        print(out / "neighbours.png")
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    images = rvis.data.load(a.data, a.split, size=model.input_shape[:2])
+    if 0 < a.images < len(images):
+        images = images.take(np.linspace(0, len(images) - 1, a.images).astype(int))
+    shapes = rvis.layer_shapes(model)
+    layers = a.layers or [name for name in model.layers if len(shapes[name]) == 3]
+    for layer in layers:
+        rvis.checks.choice("layers", layer, shapes)
+    grids.save(deconv.first_layer_filters(model).show(), out / "filters.png")
+    print(out / "filters.png")
+    for layer in layers:
+        units = np.arange(min(a.units, shapes[layer][-1]))
+        found = deconv.plates(model, layer, units, images, a.top, progress=not a.quiet)
+        print(found.save(out / layer) / "figure.png", flush=True)
+    last = [name for name in model.layers if len(shapes[name]) == 1][:1] or layers[-1:]
+    own = np.linspace(0, len(images) - 1, a.queries).astype(int)
+    near = neighbours.nearest(
+        model, images.floats(own), images, last[0], exclude=own, progress=not a.quiet
+    )
+    grids.save(near.show(), out / "neighbours.png")
+    print(out / "neighbours.png")
     return 0
 
 

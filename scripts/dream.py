@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
+from rvis.__main__ import reported
 from rvis.plotting import films, grids
 
 
@@ -27,6 +28,7 @@ def picture(path: Path, side: int | None, channels: int) -> np.ndarray:
     return image if channels == 3 else image.mean(-1, keepdims=True)
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Dreams and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -48,41 +50,32 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "dream"))
     a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        channels = model.input_shape[2]
-        photo = picture(a.image, a.side, channels)
-        guide = None if a.guide is None else picture(a.guide, a.side, channels)
-        options = {
-            "octaves": a.octaves,
-            "scale": a.scale,
-            "steps": a.steps,
-            "step_size": a.step_size,
-            "guide": guide,
-            "tile": a.tile,
-            "key": a.seed,
-            "progress": not a.quiet,
-        }
-        written = []
-        for layer in a.layer:
-            name = "dream" if len(a.layer) == 1 else f"dream_{layer}"
-            if a.frames:
-                frames = rvis.visualization.zoom(
-                    model, photo, layer, frames=a.frames, **options
-                ).images
-                written.append(a.out / f"{name}.webp")
-                films.film([grids.to_pil(frame) for frame in frames], written[-1])
-                continue
-            state = a.out / f"state_{layer}"
-            result = rvis.deepdream(model, photo, layer, checkpoint=state, **options)
-            written.append(a.out / f"{name}.png")
-            grids.save(grids.to_pil(np.asarray(result.images)), written[-1])
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    channels = model.input_shape[2]
+    photo = picture(a.image, a.side, channels)
+    guide = None if a.guide is None else picture(a.guide, a.side, channels)
+    options = {
+        "octaves": a.octaves,
+        "scale": a.scale,
+        "steps": a.steps,
+        "step_size": a.step_size,
+        "guide": guide,
+        "tile": a.tile,
+        "key": a.seed,
+        "progress": not a.quiet,
+    }
+    written = []
+    for layer in a.layer:
+        name = "dream" if len(a.layer) == 1 else f"dream_{layer}"
+        if a.frames:
+            frames = rvis.visualization.zoom(model, photo, layer, frames=a.frames, **options).images
+            written.append(a.out / f"{name}.webp")
+            films.film([grids.to_pil(frame) for frame in frames], written[-1])
+            continue
+        state = a.out / f"state_{layer}"
+        result = rvis.deepdream(model, photo, layer, checkpoint=state, **options)
+        written.append(a.out / f"{name}.png")
+        grids.save(grids.to_pil(np.asarray(result.images)), written[-1])
     for path in written:
         print(path)
     return 0

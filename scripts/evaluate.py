@@ -27,6 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 import rvis
+from rvis.__main__ import reported
 from rvis.data import imagenet
 from rvis.data.preparation import Preparation
 from rvis.models import architectures
@@ -71,6 +72,7 @@ def without_card(model: rvis.Model, test: rvis.data.Dataset, a: argparse.Namespa
         print(f"  {f'PGD-{steps} linf {epsilon:g}/255':40s} {held.mean():7.2%}")
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -87,35 +89,31 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--restarts", type=int)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args(arguments)
-    try:
-        model = network(a)
-        photographs = [path for path in a.data.glob("*.*") if path.suffix in (".jpg", ".png")]
-        if photographs:
-            on_photographs(model, sorted(photographs))
-            return 0
-        test = rvis.data.load(a.data, "test")
-        if a.per_class:
-            ranks = [np.flatnonzero(test.labels == i) for i in range(len(test.classes))]
-            test = test.take(np.concatenate([rank[: a.per_class] for rank in ranks]))
-        elif a.count:
-            test = test.take(np.linspace(0, len(test) - 1, a.count).astype(int))
-        if a.weights or a.epsilons:
-            without_card(model, test, a)
-            return 0
-        card = rvis.card(a.model)
-        said = card["attack"]
-        steps = a.steps or said["steps"]
-        size = said["step_size"] if steps == said["steps"] else None
-        attack = Adversary(said["norm"], said["eps"], steps, size)
-        attacked = min(len(test), said["test_images"])
-        same = steps == said["steps"] and a.restarts in (None, said["restarts"])
-        clean = rvis.evaluate(model, test)
-        restarts = a.restarts or said["restarts"]
-        sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
-        robust = rvis.evaluate(model, sample, adversary=attack, restarts=restarts, key=a.seed)
-    except (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    model = network(a)
+    photographs = [path for path in a.data.glob("*.*") if path.suffix in (".jpg", ".png")]
+    if photographs:
+        on_photographs(model, sorted(photographs))
+        return 0
+    test = rvis.data.load(a.data, "test")
+    if a.per_class:
+        ranks = [np.flatnonzero(test.labels == i) for i in range(len(test.classes))]
+        test = test.take(np.concatenate([rank[: a.per_class] for rank in ranks]))
+    elif a.count:
+        test = test.take(np.linspace(0, len(test) - 1, a.count).astype(int))
+    if a.weights or a.epsilons:
+        without_card(model, test, a)
+        return 0
+    card = rvis.card(a.model)
+    said = card["attack"]
+    steps = a.steps or said["steps"]
+    size = said["step_size"] if steps == said["steps"] else None
+    attack = Adversary(said["norm"], said["eps"], steps, size)
+    attacked = min(len(test), said["test_images"])
+    same = steps == said["steps"] and a.restarts in (None, said["restarts"])
+    clean = rvis.evaluate(model, test)
+    restarts = a.restarts or said["restarts"]
+    sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
+    robust = rvis.evaluate(model, sample, adversary=attack, restarts=restarts, key=a.seed)
     name = f"PGD-{steps} {attack.norm} {attack.eps:g}, {restarts} restart(s)"
     off = False
     print(f"{a.model} on {len(test)} test images")

@@ -22,9 +22,11 @@ import numpy as np
 
 import rvis
 from rvis import evolve
+from rvis.__main__ import reported
 from rvis.plotting import figures
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Breeds and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -39,49 +41,42 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "evolve"))
     a = p.parse_args(arguments)
     curves, written = {}, []
-    try:
-        models = [rvis.load(name, weights=a.weights) for name in a.model]
-        print("| model | encoding | median | lowest | roughness | seconds |")
-        print("|---|---|---|---|---|---|")
-        for model in models:
-            for encoding in a.encoding:
-                place = a.out / f"{model.name}_{encoding}"
-                started = time.perf_counter()
-                found = evolve.map_elites(
-                    model,
-                    a.classes,
-                    encoding=encoding,
-                    generations=a.generations,
-                    batch_size=a.batch_size,
-                    key=a.seed,
-                    checkpoint=place / "state",
-                    progress=not a.quiet,
-                )
-                seconds = time.perf_counter() - started
-                sure = found.confidences
-                print(
-                    f"| {model.name} | {encoding} | {np.median(sure):.5f} | {sure.min():.5f} | "
-                    f"{np.median(evolve.roughness(found.images)):.2f} | {seconds:.0f} |",
-                    flush=True,
-                )
-                written.append(found.save(place) / "figure.png")
-                number = np.arange(1, a.generations + 1)
-                doubt = 1 - np.median(found.scores, 0)
-                # Single precision knows no probability closer to 1.
-                curves[f"{model.name}, {encoding}"] = number, np.maximum(doubt, 1e-7)
-        written.append(a.out / "curves.png")
-        ax = figures.axes()
-        for name, (number, doubt) in curves.items():
-            ax.plot(number, doubt, label=name)
-        ax.set(yscale="log", xlabel="generation", ylabel="1 − median confidence")
-        ax.legend()
-        figures.save(ax, written[-1])
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    models = [rvis.load(name, weights=a.weights) for name in a.model]
+    print("| model | encoding | median | lowest | roughness | seconds |")
+    print("|---|---|---|---|---|---|")
+    for model in models:
+        for encoding in a.encoding:
+            place = a.out / f"{model.name}_{encoding}"
+            started = time.perf_counter()
+            found = evolve.map_elites(
+                model,
+                a.classes,
+                encoding=encoding,
+                generations=a.generations,
+                batch_size=a.batch_size,
+                key=a.seed,
+                checkpoint=place / "state",
+                progress=not a.quiet,
+            )
+            seconds = time.perf_counter() - started
+            sure = found.confidences
+            print(
+                f"| {model.name} | {encoding} | {np.median(sure):.5f} | {sure.min():.5f} | "
+                f"{np.median(evolve.roughness(found.images)):.2f} | {seconds:.0f} |",
+                flush=True,
+            )
+            written.append(found.save(place) / "figure.png")
+            number = np.arange(1, a.generations + 1)
+            doubt = 1 - np.median(found.scores, 0)
+            # Single precision knows no probability closer to 1.
+            curves[f"{model.name}, {encoding}"] = number, np.maximum(doubt, 1e-7)
+    written.append(a.out / "curves.png")
+    ax = figures.axes()
+    for name, (number, doubt) in curves.items():
+        ax.plot(number, doubt, label=name)
+    ax.set(yscale="log", xlabel="generation", ylabel="1 − median confidence")
+    ax.legend()
+    figures.save(ax, written[-1])
     for path in written:
         print(path)
     return 0

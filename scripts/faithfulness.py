@@ -19,8 +19,10 @@ import numpy as np
 
 import rvis
 from rvis import objectives
+from rvis.__main__ import reported
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Draws, ranks and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -32,15 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--steps", type=int, default=256)
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args(arguments)
-    try:
-        test = rvis.data.load(a.data, "test")
-        models = [rvis.load(name) for name in a.models]
-        for model in models:
-            for layer in a.layers:
-                rvis.checks.choice("layers", layer, model.layers)
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    test = rvis.data.load(a.data, "test")
+    models = [rvis.load(name) for name in a.models]
+    for model in models:
+        for layer in a.layers:
+            rvis.checks.choice("layers", layer, model.layers)
     real = test.floats(np.linspace(0, len(test) - 1, a.images).astype(int))
     good = True
     print(

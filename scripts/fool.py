@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import rvis
 from rvis import attacks, regularizers, transforms
+from rvis.__main__ import reported
 from rvis.analysis import metrics
 from rvis.plotting import grids
 
@@ -153,6 +154,7 @@ def stacked(pictures: list[Image.Image]) -> Image.Image:
     return whole
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Draws and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -176,22 +178,15 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "fool"))
     a = p.parse_args(arguments)
-    try:
-        drawn = []
-        for given in (a.model, *a.beside):
-            model = rvis.load(given)
-            result = fooled(model, a)
-            told = stories(model, result)
-            print("\n".join(told), flush=True)
-            result.save(a.out / model.name)
-            drawn.append(figure(result, told, a.scale))
-        grids.save(stacked(drawn), a.out / "fool.png")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    drawn = []
+    for given in (a.model, *a.beside):
+        model = rvis.load(given)
+        result = fooled(model, a)
+        told = stories(model, result)
+        print("\n".join(told), flush=True)
+        result.save(a.out / model.name)
+        drawn.append(figure(result, told, a.scale))
+    grids.save(stacked(drawn), a.out / "fool.png")
     print(a.out / "fool.png")
     return 0
 

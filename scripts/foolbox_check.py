@@ -34,6 +34,7 @@ import numpy as np
 
 import rvis
 from rvis import attacks
+from rvis.__main__ import reported
 from rvis.attacks.attack import balls, run_plan
 from rvis.attacks.gradient import plan_pgd
 from rvis.attacks.request import prepare
@@ -161,6 +162,7 @@ def compare(
     return cells, close and fast
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Compares and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -182,27 +184,20 @@ def main(arguments: list[str] | None = None) -> int:
     good = True
     titles = ["network", "attack", "ε: foolbox / rvis, last iterates", "", "", "rvis, curve"]
     titles += ["one attack, s", "curve, s"]
-    try:
-        sets = [rvis.data.load(path, "test") for path in a.data]
-        print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-        for name in a.models:
-            model = rvis.load(name)
-            for data in sets:
-                if data.images.shape[1:] != model.input_shape:
-                    continue
-                chosen = np.linspace(0, len(data) - 1, min(a.images, len(data))).astype(int)
-                images = np.asarray(data.floats(chosen))
-                for norm in a.norms:
-                    labels, clock = data.labels[chosen], CLOCKS[a.clock]
-                    cells, met = compare(model, images, labels, norm, a.batch, clock)
-                    good &= met
-                    print(f"| {' | '.join(cells)} |", flush=True)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; --models and --norms choose what is left", file=sys.stderr)
-        return 130
+    sets = [rvis.data.load(path, "test") for path in a.data]
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for name in a.models:
+        model = rvis.load(name)
+        for data in sets:
+            if data.images.shape[1:] != model.input_shape:
+                continue
+            chosen = np.linspace(0, len(data) - 1, min(a.images, len(data))).astype(int)
+            images = np.asarray(data.floats(chosen))
+            for norm in a.norms:
+                labels, clock = data.labels[chosen], CLOCKS[a.clock]
+                cells, met = compare(model, images, labels, norm, a.batch, clock)
+                good &= met
+                print(f"| {' | '.join(cells)} |", flush=True)
     return int(not good)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import rvis
 from rvis import files
+from rvis.__main__ import reported
 from rvis.plotting import grids
 
 _WHEN = (1980, 1, 1, 0, 0, 0)
@@ -43,6 +44,7 @@ def drawn(path: Path, split: str) -> Iterator[tuple[str, str, bytes]]:
         yield found.classes[label], f"{i:05d}.png", stream.getvalue()
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Chooses, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -52,18 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
     a = p.parse_args(arguments)
     taken: Counter[str] = Counter()
-    try:
-        images = stored if zipfile.is_zipfile(a.data) else drawn
-        with files.atomic(a.out) as beside, zipfile.ZipFile(beside, "w") as archive:
-            for label, name, content in images(a.data, a.split):
-                if taken[label] < a.each:
-                    taken[label] += 1
-                    archive.writestr(zipfile.ZipInfo(f"test/{label}/{name}", _WHEN), content)
-            if not taken:
-                raise ValueError(f"data: no images of the split {a.split!r} in {a.data}")
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    images = stored if zipfile.is_zipfile(a.data) else drawn
+    with files.atomic(a.out) as beside, zipfile.ZipFile(beside, "w") as archive:
+        for label, name, content in images(a.data, a.split):
+            if taken[label] < a.each:
+                taken[label] += 1
+                archive.writestr(zipfile.ZipInfo(f"test/{label}/{name}", _WHEN), content)
+        if not taken:
+            raise ValueError(f"data: no images of the split {a.split!r} in {a.data}")
     print(f"{taken.total()} images of {len(taken)} classes, {a.out.stat().st_size / 1e6:.2f} MB")
     return 0
 

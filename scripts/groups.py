@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 
 import rvis
+from rvis.__main__ import reported
 from rvis.concepts import groups
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Factorizes, draws and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -38,30 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="out/MODEL_LAYER_groups by default")
     a = p.parse_args(arguments)
     out = a.out or Path("out", f"{Path(a.model).name}_{a.layer}_groups")
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        height, width, channels = model.input_shape
-        image = rvis.data.read_image(a.image, size=(height, width))
-        if channels == 1:
-            image = (image @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
-        draw = partial(rvis.visualize, steps=a.steps, key=a.seed, progress=not a.quiet)
-        found = groups.factorize(
-            model,
-            np.clip(image, 0, 1),
-            a.layer,
-            a.groups,
-            key=a.seed,
-            start=a.start,
-            classes=a.classes,
-            draw=draw,
-        )
-        found.save(out)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    height, width, channels = model.input_shape
+    image = rvis.data.read_image(a.image, size=(height, width))
+    if channels == 1:
+        image = (image @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None]
+    draw = partial(rvis.visualize, steps=a.steps, key=a.seed, progress=not a.quiet)
+    found = groups.factorize(
+        model,
+        np.clip(image, 0, 1),
+        a.layer,
+        a.groups,
+        key=a.seed,
+        start=a.start,
+        classes=a.classes,
+        draw=draw,
+    )
+    found.save(out)
     print(f"{a.groups} groups of {a.layer}, start {a.start}, seed {a.seed}: ", end="")
     print(f"residual {found.residual:.1%}")
     print("| effect on | " + " | ".join(found.classes) + " |")

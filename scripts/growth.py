@@ -22,6 +22,7 @@ import numpy as np
 
 import rvis
 from rvis import engine
+from rvis.__main__ import reported
 from rvis.visualization import Options
 
 
@@ -57,10 +58,13 @@ def peak() -> float:
 def child(*words: object) -> dict[str, float]:
     """The script in a process of its own, so that its peak is its own."""
     command = [sys.executable, __file__, "--child", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ChildProcessError(done.stderr.splitlines()[-1].partition(": ")[2])
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -79,25 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(sweep(a.model, a.layer, a.units[0], a.steps)))
         return 0
     common = ("--model", a.model, "--layer", a.layer)
-    try:
-        if a.dream:
-            found = child(*common, "--dream", *a.dream, "--octaves", a.octaves)
-            pixels = a.dream[0] * a.dream[1] / 1e6
-            print(f"DeepDream on {pixels:.1f} megapixels: peak {found['memory'] / 1024:.2f} GB, ")
-            print(f"{found['seconds']:.0f} s for {a.octaves} octaves of one step")
-            return 0
-        print("| units | seconds | seconds a unit | programs | peak memory, MB |")
-        print("|---|---|---|---|---|")
-        for units in a.units:
-            found = child(*common, "--units", units, "--steps", a.steps)
-            print(
-                f"| {units} | {found['seconds']:.1f} | {found['seconds'] / units:.3f} | "
-                f"{found['programs']:.0f} | {found['memory']:.0f} |",
-                flush=True,
-            )
-    except subprocess.CalledProcessError as error:
-        print(f"{p.prog}: {error.stderr.splitlines()[-1]}", file=sys.stderr)
-        return 2
+    if a.dream:
+        found = child(*common, "--dream", *a.dream, "--octaves", a.octaves)
+        pixels = a.dream[0] * a.dream[1] / 1e6
+        print(f"DeepDream on {pixels:.1f} megapixels: peak {found['memory'] / 1024:.2f} GB, ")
+        print(f"{found['seconds']:.0f} s for {a.octaves} octaves of one step")
+        return 0
+    print("| units | seconds | seconds a unit | programs | peak memory, MB |")
+    print("|---|---|---|---|---|")
+    for units in a.units:
+        found = child(*common, "--units", units, "--steps", a.steps)
+        print(
+            f"| {units} | {found['seconds']:.1f} | {found['seconds'] / units:.3f} | "
+            f"{found['programs']:.0f} | {found['memory']:.0f} |",
+            flush=True,
+        )
     return 0
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 import rvis
+from rvis.__main__ import reported
 from rvis.images import statistics
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Estimates, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -29,13 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--split", default="train")
     p.add_argument("--count", type=int, default=10_000, help="images, evenly spread")
     a = p.parse_args(arguments)
-    try:
-        images = np.concatenate([rvis.data.load(path, a.split).images for path in a.data])
-        some = np.linspace(0, len(images) - 1, min(a.count, len(images))).astype(int)
-        found = statistics.estimate(images[some], name=a.name)
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    images = np.concatenate([rvis.data.load(path, a.split).images for path in a.data])
+    some = np.linspace(0, len(images) - 1, min(a.count, len(images))).astype(int)
+    found = statistics.estimate(images[some], name=a.name)
     found.save(a.out / f"{a.name}.npz")
     print(f"{len(some)} images, mean {found.mean.round(3).tolist()}, root of the covariance")
     print(found.root.round(3))

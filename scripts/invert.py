@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import rvis
+from rvis.__main__ import reported
 from rvis.inversion import LayerInversions, invert_layers
 
 _COLUMNS = ("error", "normalised_error", "psnr", "ssim", "spread", "spread_ssim", "nearer")
@@ -63,6 +64,7 @@ def report(found: LayerInversions) -> None:
             print(f"rank correlation of {words} with depth: {rank:+.2f}")
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Inverts, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -83,32 +85,25 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="out/MODEL_invert by default")
     a = p.parse_args(arguments)
     out = a.out or Path("out", f"{Path(a.model).name}_invert")
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        images, data = read(a.images, a.split, a.count, model.input_shape)
-        found = invert_layers(
-            model,
-            images,
-            a.layers,
-            samples=a.samples,
-            references=data,
-            checkpoint=out / "state",
-            steps=a.steps,
-            image=a.image,
-            alpha=a.alpha,
-            tv=a.tv,
-            jitter=a.jitter,
-            key=a.seed,
-            progress=not a.quiet,
-        )
-        report(found)
-        print(found.save(out) / "figure.png")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    images, data = read(a.images, a.split, a.count, model.input_shape)
+    found = invert_layers(
+        model,
+        images,
+        a.layers,
+        samples=a.samples,
+        references=data,
+        checkpoint=out / "state",
+        steps=a.steps,
+        image=a.image,
+        alpha=a.alpha,
+        tv=a.tv,
+        jitter=a.jitter,
+        key=a.seed,
+        progress=not a.quiet,
+    )
+    report(found)
+    print(found.save(out) / "figure.png")
     return 0
 
 

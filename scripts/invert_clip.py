@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from rvis import clip, files
+from rvis.__main__ import reported
 from rvis.analysis import metrics
 from rvis.plotting import grids
 
@@ -75,6 +76,7 @@ def dominant_colours(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Makes, judges and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -95,70 +97,61 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "clip"))
     a = p.parse_args(arguments)
-    try:
-        if bool(a.texts) == bool(a.test):
-            raise ValueError("texts: sentences, or --test N, were expected")
-        if a.test and not a.judge:
-            raise ValueError("judge: a CLIP of another seed was expected beside --test")
-        towers = [clip.load(name, tokenizer=a.tokenizer) for name in a.clip]
-        texts, facts = held_out_sentences(a.test, a.seed) if a.test else (a.texts, {})
-        judge = clip.load(a.judge, tokenizer=a.tokenizer) if a.judge else None
-        augmentations = {"with augmentations": clip.Augment(), "without": None}
+    if bool(a.texts) == bool(a.test):
+        raise ValueError("texts: sentences, or --test N, were expected")
+    if a.test and not a.judge:
+        raise ValueError("judge: a CLIP of another seed was expected beside --test")
+    towers = [clip.load(name, tokenizer=a.tokenizer) for name in a.clip]
+    texts, facts = held_out_sentences(a.test, a.seed) if a.test else (a.texts, {})
+    judge = clip.load(a.judge, tokenizer=a.tokenizer) if a.judge else None
+    augmentations = {"with augmentations": clip.Augment(), "without": None}
+    if not a.test:
+        kind = "without" if a.plain else "with augmentations"
+        augmentations = {kind: augmentations[kind]}
+    rows, pictures = [], []
+    for kind, augment in augmentations.items():
+        found = clip.invert(
+            towers,
+            texts,
+            negative=a.negative,
+            samples=a.samples,
+            key=a.seed,
+            sizes=a.sizes,
+            steps=a.steps,
+            image=a.image,
+            copies=a.copies,
+            augment=augment,
+            tv=a.tv,
+            progress=not a.quiet,
+        )
+        found.save(a.out / kind.replace(" ", "_"))
+        # Of several samples the one that the encoder itself likes best.
+        flat = found.images.reshape(len(texts), a.samples, *found.images.shape[-3:])
+        cosines = found.similarities.reshape(len(texts), a.samples)
+        best = flat[np.arange(len(texts)), cosines.argmax(1)]
+        pictures.append(best)
+        row = {"pictures": kind, "cosine": f"{cosines.max(1).mean():.3f}"}
+        if judge is not None:
+            side = judge.config.image_size
+            if best.shape[1] != side:
+                raise ValueError(f"sizes: {side}, what the judge sees, was expected at the end")
+            seen = clip.encode_image(judge, best) @ clip.encode_text(judge, texts).T
+            first = seen.argmax(1) == np.arange(len(texts))
+            row[f"judge ranks first of {len(texts)}"] = f"{metrics.share(first):.1%}"
+        if a.test:
+            colours = dominant_colours(best, facts["position"])
+            row["colour right at the place"] = f"{metrics.share(colours == facts['colour']):.1%}"
+        rows.append(row)
         if not a.test:
-            kind = "without" if a.plain else "with augmentations"
-            augmentations = {kind: augmentations[kind]}
-        rows, pictures = [], []
-        for kind, augment in augmentations.items():
-            found = clip.invert(
-                towers,
-                texts,
-                negative=a.negative,
-                samples=a.samples,
-                key=a.seed,
-                sizes=a.sizes,
-                steps=a.steps,
-                image=a.image,
-                copies=a.copies,
-                augment=augment,
-                tv=a.tv,
-                progress=not a.quiet,
-            )
-            found.save(a.out / kind.replace(" ", "_"))
-            # Of several samples the one that the encoder itself likes best.
-            flat = found.images.reshape(len(texts), a.samples, *found.images.shape[-3:])
-            cosines = found.similarities.reshape(len(texts), a.samples)
-            best = flat[np.arange(len(texts)), cosines.argmax(1)]
-            pictures.append(best)
-            row = {"pictures": kind, "cosine": f"{cosines.max(1).mean():.3f}"}
-            if judge is not None:
-                side = judge.config.image_size
-                if best.shape[1] != side:
-                    raise ValueError(f"sizes: {side}, what the judge sees, was expected at the end")
-                seen = clip.encode_image(judge, best) @ clip.encode_text(judge, texts).T
-                first = seen.argmax(1) == np.arange(len(texts))
-                row[f"judge ranks first of {len(texts)}"] = f"{metrics.share(first):.1%}"
-            if a.test:
-                colours = dominant_colours(best, facts["position"])
-                row["colour right at the place"] = (
-                    f"{metrics.share(colours == facts['colour']):.1%}"
-                )
-            rows.append(row)
-            if not a.test:
-                for text, cosine in zip(texts, cosines.max(1), strict=True):
-                    print(f"{cosine:.3f}  {text}")
-        lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-        lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
-        table = "\n".join(lines) + "\n"
-        files.write_text(a.out / "table.md", table)
-        sheet = grids.grid(np.stack(pictures, 1), titles=list(augmentations), row_titles=texts)
-        grids.save(sheet, a.out / "sheet.png")
-        print(table + str(a.out / "sheet.png"))
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+            for text, cosine in zip(texts, cosines.max(1), strict=True):
+                print(f"{cosine:.3f}  {text}")
+    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    table = "\n".join(lines) + "\n"
+    files.write_text(a.out / "table.md", table)
+    sheet = grids.grid(np.stack(pictures, 1), titles=list(augmentations), row_titles=texts)
+    grids.save(sheet, a.out / "sheet.png")
+    print(table + str(a.out / "sheet.png"))
     return 0
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 import rvis
 from rvis import attacks
+from rvis.__main__ import reported
 from rvis.attacks.request import predict
 from rvis.plotting import grids
 
@@ -40,6 +41,7 @@ def chosen(model: rvis.Model, a: argparse.Namespace) -> tuple[np.ndarray, np.nda
     return np.concatenate(images)[: a.images], np.concatenate(labels)[: a.images]
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Attacks and tells; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -52,35 +54,28 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "lbfgs"))
     a = p.parse_args(arguments)
-    try:
-        rvis.checks.count("--images", a.images)
-        model = rvis.load(a.model)
-        images, labels = chosen(model, a)
-        count = len(labels)
-        outputs = model(images[:1]).shape[-1]
-        shift = np.random.default_rng(a.seed).integers(1, outputs, count)
-        targets = ((labels + shift) % outputs).astype(np.int32)
-        result = attacks.lbfgs(
-            model,
-            images,
-            labels,
-            target=targets,
-            binary_search_steps=a.binary_search_steps,
-            steps=a.steps,
-            checkpoint=a.out / "state",
-            progress=not a.quiet,
-        )
-        distortion = result.distance("rms")
-        print(f"fooled {result.success.sum()} of {count}, each towards a class at random")
-        print(f"median distortion {np.median(distortion):.4f}, largest {distortion.max():.4f}")
-        result.save(a.out)
-        grids.save(result.show(min(8, count)), a.out / "pairs.png")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    rvis.checks.count("--images", a.images)
+    model = rvis.load(a.model)
+    images, labels = chosen(model, a)
+    count = len(labels)
+    outputs = model(images[:1]).shape[-1]
+    shift = np.random.default_rng(a.seed).integers(1, outputs, count)
+    targets = ((labels + shift) % outputs).astype(np.int32)
+    result = attacks.lbfgs(
+        model,
+        images,
+        labels,
+        target=targets,
+        binary_search_steps=a.binary_search_steps,
+        steps=a.steps,
+        checkpoint=a.out / "state",
+        progress=not a.quiet,
+    )
+    distortion = result.distance("rms")
+    print(f"fooled {result.success.sum()} of {count}, each towards a class at random")
+    print(f"median distortion {np.median(distortion):.4f}, largest {distortion.max():.4f}")
+    result.save(a.out)
+    grids.save(result.show(min(8, count)), a.out / "pairs.png")
     print(a.out / "pairs.png")
     return 0 if result.success.all() else 1
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 import rvis
-from rvis import attribution
+from rvis import attribution, files
+from rvis.__main__ import reported
 from rvis.analysis import metrics
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -140,6 +141,7 @@ def read(path: Path, model: rvis.Model, count: int) -> np.ndarray:
     return np.asarray(data, np.float32) / (255 if data.dtype == np.uint8 else 1)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Prints the tables; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -151,26 +153,18 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--json", type=Path, help="a file for the numbers")
     a = p.parse_args(arguments)
-    try:
-        rvis.checks.count("--images", a.images)
-        held: dict[str, Any] = {}
-        if a.json is not None and a.json.exists():
-            held = json.loads(a.json.read_text(encoding="utf-8"))
-        for name in a.models:
-            model = rvis.load(name, pretrained=a.pretrained)
-            images = read(a.data, model, a.images)
-            table = board(name, model, images, a)
-            about = {"date": datetime.date.today().isoformat(), "images": len(images)}
-            held[name] = {**about, "seed": a.seed, "methods": table}
-            if a.json is not None:
-                text = json.dumps(held, indent=1, ensure_ascii=False)
-                a.json.write_text(text + "\n", encoding="utf-8")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    rvis.checks.count("--images", a.images)
+    held: dict[str, Any] = {}
+    if a.json is not None and a.json.exists():
+        held = json.loads(a.json.read_text(encoding="utf-8"))
+    for name in a.models:
+        model = rvis.load(name, pretrained=a.pretrained)
+        images = read(a.data, model, a.images)
+        table = board(name, model, images, a)
+        about = {"date": datetime.date.today().isoformat(), "images": len(images)}
+        held[name] = {**about, "seed": a.seed, "methods": table}
+        if a.json is not None:
+            files.write_json(a.json, held)
     return 0
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 import rvis
 from rvis import attacks
+from rvis.__main__ import reported
 from rvis.analysis import manifold, representations
 from rvis.data import Dataset
 from rvis.plotting import figures
@@ -96,6 +97,7 @@ def away(models: list[rvis.Model], data: Dataset, test: Dataset, a: argparse.Nam
     return lines
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -110,41 +112,34 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     p.add_argument("--out", type=Path, default=Path("out", "manifold"))
     a = p.parse_args(arguments)
-    try:
-        figures.save(toy(key=a.seed).plot(), a.out / "toy.png")
-        sets = [rvis.data.load(path, "train") for path in a.data]
-        names = a.model or SHIPPED.get(sets[0].images.shape[1:], ())
-        models = [rvis.load(name) for name in names]
-        print("| data | maximum likelihood | two neighbours | k | points | duplicates |")
-        print("|---|---|---|---|---|---|")
-        for data in sets:
-            print(dimensions(data, a.k, a.sample), flush=True)
-        written = [a.out / "toy.png"]
-        if models:
-            test = rvis.data.load(a.data[0], "test")
-            for model in models:
-                print("", *layers(model, test, a), sep="\n", flush=True)
-            lines = away(models, sets[0], test, a)
-            ax = figures.axes()
-            for name, (sizes, distances) in lines.items():
-                ax.plot(sizes, distances, "o-", ms=4, label=name)
-            ax.set(xlabel="size of the change (L∞)", ylabel="distance from the data's tangent (L2)")
-            ax.legend()
-            figures.save(ax, a.out / "distance.png")
-            some = test.floats(np.linspace(0, len(test) - 1, min(50, len(test))).astype(int))
-            eps = EPS.get(models[0].input_shape, 8 / 255)
-            for model in models:
-                top = np.asarray(model(some)).argmax(1).astype(np.int32)
-                shift = manifold.linear_shift(model, some, top, eps, key=a.seed)
-                figures.save(shift.plot(), a.out / f"linear_{model.name}.png")
-                written.append(a.out / f"linear_{model.name}.png")
-            written.append(a.out / "distance.png")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    figures.save(toy(key=a.seed).plot(), a.out / "toy.png")
+    sets = [rvis.data.load(path, "train") for path in a.data]
+    names = a.model or SHIPPED.get(sets[0].images.shape[1:], ())
+    models = [rvis.load(name) for name in names]
+    print("| data | maximum likelihood | two neighbours | k | points | duplicates |")
+    print("|---|---|---|---|---|---|")
+    for data in sets:
+        print(dimensions(data, a.k, a.sample), flush=True)
+    written = [a.out / "toy.png"]
+    if models:
+        test = rvis.data.load(a.data[0], "test")
+        for model in models:
+            print("", *layers(model, test, a), sep="\n", flush=True)
+        lines = away(models, sets[0], test, a)
+        ax = figures.axes()
+        for name, (sizes, distances) in lines.items():
+            ax.plot(sizes, distances, "o-", ms=4, label=name)
+        ax.set(xlabel="size of the change (L∞)", ylabel="distance from the data's tangent (L2)")
+        ax.legend()
+        figures.save(ax, a.out / "distance.png")
+        some = test.floats(np.linspace(0, len(test) - 1, min(50, len(test))).astype(int))
+        eps = EPS.get(models[0].input_shape, 8 / 255)
+        for model in models:
+            top = np.asarray(model(some)).argmax(1).astype(np.int32)
+            shift = manifold.linear_shift(model, some, top, eps, key=a.seed)
+            figures.save(shift.plot(), a.out / f"linear_{model.name}.png")
+            written.append(a.out / f"linear_{model.name}.png")
+        written.append(a.out / "distance.png")
     for path in written:
         print(path)
     return 0

@@ -25,6 +25,7 @@ import numpy as np
 
 import rvis
 from rvis import files, objectives, optimizers
+from rvis.__main__ import reported
 from rvis.analysis import metrics, representations
 from rvis.inversion import Matching, interpolate, match
 from rvis.plotting import grids
@@ -92,6 +93,7 @@ def units(model: rvis.Model, layer: str, photo: np.ndarray, a: argparse.Namespac
     return grids.grid(rows, titles=titles, row_titles=["from noise", "added"])
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Matches, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -111,67 +113,58 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "match"))
     a = p.parse_args(arguments)
-    try:
-        models = [rvis.load(name) for name in a.models]
-        names = [model.name for model in models]
-        if len(set(names)) < len(names):
-            raise ValueError(f"models: different names were expected, given {', '.join(names)}")
-        data = rvis.data.load(a.data, a.split, size=models[0].input_shape[:2])
-        rvis.checks.count("--pairs", a.pairs, low=2)
-        judge = None if a.judge is None else rvis.load(a.judge)
-        if judge is not None and judge.classes != data.classes:
-            raise ValueError(f"judge: the classes of the data were expected, given {judge.classes}")
-        numbers = pairs(data, min(a.pairs, len(data)), a.seed)
-        first, second = map(data.floats, numbers)
-        labels = data.labels[numbers[0]], data.labels[numbers[1]]
-        options = {"steps": a.steps, "step_size": a.step_size, "eps": a.eps}
-        options["progress"] = not a.quiet
-        table: dict[str, dict[str, np.ndarray]] = {}
-        for model in models:
-            state = a.out / f"state_{model.name}"
-            found = match(
-                model,
-                first,
-                second,
-                a.layer,
-                start=a.start,
-                key=a.seed,
-                checkpoint=state,
-                **options,
-            )
-            table[model.name] = measured(found, labels, judge)
-            print(f"{model.name}, {found.layer}, {len(first)} pairs")
-            for name, values in table[model.name].items():
-                print(f"  {name:<28} {metrics.mean(values):.3f}")
-            shown = np.stack([first, found.images, second], 1)[:_SHOWN]
-            titles = ["x1", "x'", "x2"]
-            grids.save(grids.grid(shown, titles=titles), a.out / f"{model.name}_pairs.png")
-            if a.frames:
-                path = interpolate(
-                    model, first[:_SHOWN], second[:_SHOWN], a.layer, frames=a.frames, **options
-                )
-                grids.save(path.show(), a.out / f"{model.name}_path.png")
-            if a.unit_steps:
-                grids.save(
-                    units(model, found.layer, first[0], a), a.out / f"{model.name}_units.png"
-                )
-        if len(models) == 2:
-            one, other = (table[model.name] for model in models)
-            print(f"{models[1].name} less {models[0].name}, pair by pair")
-            for name in one:
-                gap = np.asarray(other[name], np.float64) - np.asarray(one[name], np.float64)
-                print(f"  {name:<28} {metrics.mean(gap):+.3f}")
-        files.write_json(
-            a.out / "match.json",
-            {"pairs": table, "arguments": {k: str(v) for k, v in vars(a).items()}},
+    models = [rvis.load(name) for name in a.models]
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError(f"models: different names were expected, given {', '.join(names)}")
+    data = rvis.data.load(a.data, a.split, size=models[0].input_shape[:2])
+    rvis.checks.count("--pairs", a.pairs, low=2)
+    judge = None if a.judge is None else rvis.load(a.judge)
+    if judge is not None and judge.classes != data.classes:
+        raise ValueError(f"judge: the classes of the data were expected, given {judge.classes}")
+    numbers = pairs(data, min(a.pairs, len(data)), a.seed)
+    first, second = map(data.floats, numbers)
+    labels = data.labels[numbers[0]], data.labels[numbers[1]]
+    options = {"steps": a.steps, "step_size": a.step_size, "eps": a.eps}
+    options["progress"] = not a.quiet
+    table: dict[str, dict[str, np.ndarray]] = {}
+    for model in models:
+        state = a.out / f"state_{model.name}"
+        found = match(
+            model,
+            first,
+            second,
+            a.layer,
+            start=a.start,
+            key=a.seed,
+            checkpoint=state,
+            **options,
         )
-        print(a.out / "match.json")
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        table[model.name] = measured(found, labels, judge)
+        print(f"{model.name}, {found.layer}, {len(first)} pairs")
+        for name, values in table[model.name].items():
+            print(f"  {name:<28} {metrics.mean(values):.3f}")
+        shown = np.stack([first, found.images, second], 1)[:_SHOWN]
+        titles = ["x1", "x'", "x2"]
+        grids.save(grids.grid(shown, titles=titles), a.out / f"{model.name}_pairs.png")
+        if a.frames:
+            path = interpolate(
+                model, first[:_SHOWN], second[:_SHOWN], a.layer, frames=a.frames, **options
+            )
+            grids.save(path.show(), a.out / f"{model.name}_path.png")
+        if a.unit_steps:
+            grids.save(units(model, found.layer, first[0], a), a.out / f"{model.name}_units.png")
+    if len(models) == 2:
+        one, other = (table[model.name] for model in models)
+        print(f"{models[1].name} less {models[0].name}, pair by pair")
+        for name in one:
+            gap = np.asarray(other[name], np.float64) - np.asarray(one[name], np.float64)
+            print(f"  {name:<28} {metrics.mean(gap):+.3f}")
+    files.write_json(
+        a.out / "match.json",
+        {"pairs": table, "arguments": {k: str(v) for k, v in vars(a).items()}},
+    )
+    print(a.out / "match.json")
     return 0
 
 

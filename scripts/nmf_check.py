@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import NMF
 
+from rvis.__main__ import reported
 from rvis.concepts import factors
 
 
@@ -32,6 +33,7 @@ def theirs(matrix: np.ndarray, start: tuple[np.ndarray, np.ndarray], **options: 
     return float(np.linalg.norm(matrix - w @ solver.components_) / np.linalg.norm(matrix))
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Factorizes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -40,12 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--seeds", type=int, default=3, help="random starts")
     p.add_argument("--steps", type=int, default=500)
     a = p.parse_args(arguments)
-    try:
-        given = np.load(a.activations, allow_pickle=False)
-        factors.nmf(given, a.groups, steps=1)
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    given = np.load(a.activations, allow_pickle=False)
+    factors.nmf(given, a.groups, steps=1)
     matrix = given.reshape(-1, given.shape[-1]).astype(np.float64)
     starts = {"nndsvd": factors.starting_factors("nndsvd", matrix, a.groups)}
     for seed in range(a.seeds):

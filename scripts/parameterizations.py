@@ -20,6 +20,7 @@ import numpy as np
 
 import rvis
 from rvis import objectives, optimizers
+from rvis.__main__ import reported
 from rvis.plotting import grids
 
 RATES = {"pixel": 0.05, "fourier": 0.05, "pyramid": 0.05, "cppn": 0.005, "maco": 0.3}
@@ -34,6 +35,7 @@ def fine(images: np.ndarray) -> np.ndarray:
     return energy[:, frequency > 0.25].sum((1, 2)) / np.maximum(energy.sum((1, 2, 3)), 1e-12)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Draws, ranks and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -47,15 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, metavar="FOLDER")
     a = p.parse_args(arguments)
-    try:
-        test = rvis.data.load(a.data, "test")
-        models = [rvis.load(name) for name in a.models]
-        for model in models:
-            for layer in a.layers:
-                rvis.checks.choice("layers", layer, model.layers)
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    test = rvis.data.load(a.data, "test")
+    models = [rvis.load(name) for name in a.models]
+    for model in models:
+        for layer in a.layers:
+            rvis.checks.choice("layers", layer, model.layers)
     real = test.floats(np.linspace(0, len(test) - 1, a.real).astype(int))
     places = [(model, layer) for model in models for layer in a.layers]
     rows: dict[str, list[str]] = {kind: [] for kind in a.images}

@@ -24,6 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 import rvis
 from rvis import files, images, optimizers, transforms
+from rvis.__main__ import reported
 from rvis.objectives import channel
 from rvis.plotting import grids
 from rvis.visualization import Options
@@ -43,6 +44,7 @@ def recipes(shape: tuple[int, int, int]) -> dict[str, Options]:
     return {"lucid": lucid, "default": {}, "decay 1.5 at lucid's rate": {**lucid, **steep}}
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Draws, judges and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -58,42 +60,38 @@ def main(arguments: list[str] | None = None) -> int:
         table = json.loads(a.json.read_text())
     heads = ("× strongest real", "above all real", "own unit most", "fine energy", "seconds")
     print(f"| network, layer, recipe | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
-    try:
-        for place in a.places:
-            name, _, layer = place.rpartition(":")
-            model = networks.load(name)
-            rvis.checks.choice("LAYER", layer, model.layers)
-            known = recipes(model.input_shape)
-            width = rvis.layer_shapes(model)[layer][-1]
-            asked = channel(layer, np.unique(np.linspace(0, width - 1, a.units).astype(int)))
-            pictures = [*samples.load("tiny_imagenet_animals").floats(), *networks.photographs()]
-            real = model.prepare(pictures)
-            best = np.asarray(rvis.record(model, real, layer)[layer]).mean((1, 2)).max(0)
-            for recipe in a.recipes:
-                options = known[rvis.checks.choice("--recipes", recipe, known)]
-                options["steps"] = a.steps
-                begun = time.perf_counter()
-                drawn = rvis.visualize(model, asked, **options)
-                seconds = time.perf_counter() - begun
-                judged = rvis.faithfulness(model, asked, drawn.images, real)
-                row = (
-                    float(np.median(judged.activation / best[np.asarray(asked.unit)])),
-                    float((judged.percentile == 100).mean()),
-                    float((judged.rank == 1).mean()),
-                    measures.fine(drawn.images),
-                    round(seconds),
-                )
-                title = f"{Path(name).stem} {layer}, {recipe}, {a.steps} steps, {a.units} units"
-                table[title] = dict(zip(heads, row, strict=True))
-                print(f"| {title} | {' | '.join(f'{cell:.3g}' for cell in row)} |", flush=True)
-                if a.json is not None:
-                    files.write_json(a.json, table)
-                if a.out is not None:
-                    sheet = drawn.show()
-                    grids.save(sheet, a.out / f"{Path(name).stem}_{layer}_{recipe}.png")
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    for place in a.places:
+        name, _, layer = place.rpartition(":")
+        model = networks.load(name)
+        rvis.checks.choice("LAYER", layer, model.layers)
+        known = recipes(model.input_shape)
+        width = rvis.layer_shapes(model)[layer][-1]
+        asked = channel(layer, np.unique(np.linspace(0, width - 1, a.units).astype(int)))
+        pictures = [*samples.load("tiny_imagenet_animals").floats(), *networks.photographs()]
+        real = model.prepare(pictures)
+        best = np.asarray(rvis.record(model, real, layer)[layer]).mean((1, 2)).max(0)
+        for recipe in a.recipes:
+            options = known[rvis.checks.choice("--recipes", recipe, known)]
+            options["steps"] = a.steps
+            begun = time.perf_counter()
+            drawn = rvis.visualize(model, asked, **options)
+            seconds = time.perf_counter() - begun
+            judged = rvis.faithfulness(model, asked, drawn.images, real)
+            row = (
+                float(np.median(judged.activation / best[np.asarray(asked.unit)])),
+                float((judged.percentile == 100).mean()),
+                float((judged.rank == 1).mean()),
+                measures.fine(drawn.images),
+                round(seconds),
+            )
+            title = f"{Path(name).stem} {layer}, {recipe}, {a.steps} steps, {a.units} units"
+            table[title] = dict(zip(heads, row, strict=True))
+            print(f"| {title} | {' | '.join(f'{cell:.3g}' for cell in row)} |", flush=True)
+            if a.json is not None:
+                files.write_json(a.json, table)
+            if a.out is not None:
+                sheet = drawn.show()
+                grids.save(sheet, a.out / f"{Path(name).stem}_{layer}_{recipe}.png")
     return 0
 
 

@@ -21,11 +21,13 @@ import numpy as np
 
 import rvis
 from rvis import attacks, files
+from rvis.__main__ import reported
 
 EPS = {"Linf": "8/255", "L2": "1/2", "L1": "12"}
 """As its leader boards of CIFAR-10 have them."""
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Attacks, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -38,49 +40,42 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "robustbench"))
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     a = p.parse_args(arguments)
-    try:
-        eps = Fraction(EPS[a.threat]) if a.eps is None else a.eps
-        if a.architecture:
-            model = rvis.load(a.architecture, weights=a.model)
-        else:
-            model = rvis.load(a.model)
-        test = rvis.data.load(a.data, "test")
-        test = test.take(slice(min(rvis.checks.count("--examples", a.examples), len(test))))
-        name = Path(a.model).stem
-        found = attacks.autoattack(
-            model,
-            np.asarray(test.floats()),
-            test.labels,
-            norm=a.threat.lower(),
-            eps=float(eps),
-            checkpoint=a.out / f"{name}_{a.threat}.part",
-            progress=not a.quiet,
-        )
-        found.save(a.out / f"{name}_{a.threat}")
-        percent = {key: f"{100 * value:.2f}" for key, value in found.accuracies.items()}
-        files.write_json(
-            a.out / f"{name}.json",
-            {
-                "name": name,
-                "dataset": test.name,
-                "architecture": a.architecture or model.name,
-                "eps": str(eps),
-                "threat_model": a.threat,
-                "number_examples": len(test),
-                "clean_acc": percent["clean"],
-                "autoattack_acc": f"{100 * found.accuracy:.2f}",
-                "after_each": percent,
-                "flags": list(found.report.failed),
-            },
-        )
-        print(f"{name}, {a.threat}, eps {eps}, the first {len(test)} images of {test.name}")
-        print(found.table())
-    except (ValueError, TypeError, KeyError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    eps = Fraction(EPS[a.threat]) if a.eps is None else a.eps
+    if a.architecture:
+        model = rvis.load(a.architecture, weights=a.model)
+    else:
+        model = rvis.load(a.model)
+    test = rvis.data.load(a.data, "test")
+    test = test.take(slice(min(rvis.checks.count("--examples", a.examples), len(test))))
+    name = Path(a.model).stem
+    found = attacks.autoattack(
+        model,
+        np.asarray(test.floats()),
+        test.labels,
+        norm=a.threat.lower(),
+        eps=float(eps),
+        checkpoint=a.out / f"{name}_{a.threat}.part",
+        progress=not a.quiet,
+    )
+    found.save(a.out / f"{name}_{a.threat}")
+    percent = {key: f"{100 * value:.2f}" for key, value in found.accuracies.items()}
+    files.write_json(
+        a.out / f"{name}.json",
+        {
+            "name": name,
+            "dataset": test.name,
+            "architecture": a.architecture or model.name,
+            "eps": str(eps),
+            "threat_model": a.threat,
+            "number_examples": len(test),
+            "clean_acc": percent["clean"],
+            "autoattack_acc": f"{100 * found.accuracy:.2f}",
+            "after_each": percent,
+            "flags": list(found.report.failed),
+        },
+    )
+    print(f"{name}, {a.threat}, eps {eps}, the first {len(test)} images of {test.name}")
+    print(found.table())
     return 0
 
 

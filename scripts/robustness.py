@@ -22,6 +22,7 @@ import numpy as np
 
 import rvis
 from rvis import attacks
+from rvis.__main__ import reported
 from rvis.data import Dataset
 from rvis.plotting import figures
 
@@ -89,6 +90,7 @@ def standard(
     print(found.table(), flush=True)
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -104,33 +106,26 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     a = p.parse_args(arguments)
-    try:
-        if a.epsilons and len(a.norms) != 1:
-            raise ValueError(f"--epsilons: one of --norms was expected with it, given {a.norms}")
-        models = [rvis.load(name) for name in (a.model, *a.beside)]
-        if len({model.name for model in models}) < len(models):
-            raise ValueError("--beside: networks of different names were expected")
-        test = rvis.data.load(a.data, "test")
-        count = min(rvis.checks.count("--images", a.images), len(test))
-        test = test.take(np.linspace(0, len(test) - 1, count).astype(int))
-        for norm in a.norms:
-            if a.attack == "autoattack":
-                for model in models:
-                    for eps in a.epsilons or radii(model.input_shape, norm)[4:5]:
-                        standard(model, test, norm, eps, a)
-                continue
-            curves = [measured(model, test, norm, a) for model in models]
-            ax = figures.axes()
-            for curve in curves:
-                curve.plot(ax)
-            figures.save(ax, a.out / f"{norm}.png")
-            print(a.out / f"{norm}.png", flush=True)
-    except (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    if a.epsilons and len(a.norms) != 1:
+        raise ValueError(f"--epsilons: one of --norms was expected with it, given {a.norms}")
+    models = [rvis.load(name) for name in (a.model, *a.beside)]
+    if len({model.name for model in models}) < len(models):
+        raise ValueError("--beside: networks of different names were expected")
+    test = rvis.data.load(a.data, "test")
+    count = min(rvis.checks.count("--images", a.images), len(test))
+    test = test.take(np.linspace(0, len(test) - 1, count).astype(int))
+    for norm in a.norms:
+        if a.attack == "autoattack":
+            for model in models:
+                for eps in a.epsilons or radii(model.input_shape, norm)[4:5]:
+                    standard(model, test, norm, eps, a)
+            continue
+        curves = [measured(model, test, norm, a) for model in models]
+        ax = figures.axes()
+        for curve in curves:
+            curve.plot(ax)
+        figures.save(ax, a.out / f"{norm}.png")
+        print(a.out / f"{norm}.png", flush=True)
     return 0
 
 

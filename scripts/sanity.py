@@ -21,6 +21,7 @@ import numpy as np
 
 import rvis
 from rvis import attribution
+from rvis.__main__ import reported
 from rvis.analysis import metrics
 from rvis.plotting import grids
 
@@ -41,6 +42,7 @@ def table(method: str, found: metrics.SanityCheck) -> str:
     return "\n".join(lines)
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Randomises, compares and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -51,32 +53,28 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path)
     a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model)
-        test = rvis.data.load(a.data, "test")
-        rvis.checks.count("--images", a.images)
-        for method in a.methods:
-            rvis.checks.choice("--methods", method, attribution.__all__)
-        images = np.asarray(test.floats(np.linspace(0, len(test) - 1, a.images).astype(int)))
-        classes = np.asarray(model(images)).argmax(1).astype(np.int32)
-        good, rows = True, []
-        for method in a.methods:
-            explain = partial(getattr(attribution, method), progress=False)
-            found = metrics.sanity_check(model, explain, images, classes, key=a.seed)
-            print(table(method, found), end="\n\n", flush=True)
-            if method in ("gradient", "grad_cam"):
-                good &= not np.nanmean(found.absolute[-1]) > 0.5
-            copies = np.repeat(images[:1], len(found.maps), 0)
-            rows.append([images[0], *grids.overlay(copies, found.maps[:, 0], style="map")])
-        if a.out is not None:
-            rows = [[np.broadcast_to(x, (*x.shape[:2], 3)) for x in row] for row in rows]
-            titles = ["image", "trained", *found.modules]
-            sheet = grids.grid(rows, titles=titles, row_titles=a.methods)
-            grids.save(sheet, a.out / "sanity.png")
-            print(a.out / "sanity.png")
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    model = rvis.load(a.model)
+    test = rvis.data.load(a.data, "test")
+    rvis.checks.count("--images", a.images)
+    for method in a.methods:
+        rvis.checks.choice("--methods", method, attribution.__all__)
+    images = np.asarray(test.floats(np.linspace(0, len(test) - 1, a.images).astype(int)))
+    classes = np.asarray(model(images)).argmax(1).astype(np.int32)
+    good, rows = True, []
+    for method in a.methods:
+        explain = partial(getattr(attribution, method), progress=False)
+        found = metrics.sanity_check(model, explain, images, classes, key=a.seed)
+        print(table(method, found), end="\n\n", flush=True)
+        if method in ("gradient", "grad_cam"):
+            good &= not np.nanmean(found.absolute[-1]) > 0.5
+        copies = np.repeat(images[:1], len(found.maps), 0)
+        rows.append([images[0], *grids.overlay(copies, found.maps[:, 0], style="map")])
+    if a.out is not None:
+        rows = [[np.broadcast_to(x, (*x.shape[:2], 3)) for x in row] for row in rows]
+        titles = ["image", "trained", *found.modules]
+        sheet = grids.grid(rows, titles=titles, row_titles=a.methods)
+        grids.save(sheet, a.out / "sanity.png")
+        print(a.out / "sanity.png")
     return int(not good)
 
 

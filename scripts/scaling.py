@@ -27,6 +27,7 @@ import numpy as np
 
 import rvis
 from rvis import attribution, files, objectives
+from rvis.__main__ import reported
 from rvis.plotting import figures
 from rvis.visualization import Options
 
@@ -103,9 +104,11 @@ def measured(name: str, rounds: int) -> list[float]:
             [sys.executable, __file__, *words],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             env={**os.environ, "XLA_FLAGS": flags.strip()},
         )
+        if done.returncode:
+            raise ChildProcessError(done.stderr.splitlines()[-1].partition(": ")[2])
         found += json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -134,6 +137,7 @@ def plot(name: str, found: Sequence[float], ax: Axes | None = None) -> Axes:
     return ax
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures, prints and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -142,35 +146,25 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "scaling"))
     p.add_argument("--child", type=int, nargs="+", help=argparse.SUPPRESS)
     a = p.parse_args(arguments)
-    try:
-        for name in a.what:
-            rvis.checks.choice("what", name, (*AXES,))
-        if a.child:
-            print(json.dumps([seconds(a.what[0], value, a.rounds) for value in a.child]))
-            return 0
-        table = {}
-        for name in a.what:
-            found = measured(name, a.rounds)
-            report(name, found)
-            table[name] = {"values": AXES[name].values, "seconds": found}
-            figures.save(plot(name, found), a.out / f"{name}.png")
-        columns = min(3, len(table))
-        rows = -(-len(table) // columns)
-        sheet = figures.figure(size=(5 * columns, 3.5 * rows))
-        for i, (name, told) in enumerate(table.items(), 1):
-            plot(name, told["seconds"], sheet.add_subplot(rows, columns, i))
-        figures.save(sheet.axes[0], a.out / "sheet.png")
-        files.write_json(a.out / "scaling.json", table)
-        print(f"\n{a.out}")
-    except subprocess.CalledProcessError as error:
-        print(f"{p.prog}: {error.stderr.splitlines()[-1]}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    for name in a.what:
+        rvis.checks.choice("what", name, (*AXES,))
+    if a.child:
+        print(json.dumps([seconds(a.what[0], value, a.rounds) for value in a.child]))
+        return 0
+    table = {}
+    for name in a.what:
+        found = measured(name, a.rounds)
+        report(name, found)
+        table[name] = {"values": AXES[name].values, "seconds": found}
+        figures.save(plot(name, found), a.out / f"{name}.png")
+    columns = min(3, len(table))
+    rows = -(-len(table) // columns)
+    sheet = figures.figure(size=(5 * columns, 3.5 * rows))
+    for i, (name, told) in enumerate(table.items(), 1):
+        plot(name, told["seconds"], sheet.add_subplot(rows, columns, i))
+    figures.save(sheet.axes[0], a.out / "sheet.png")
+    files.write_json(a.out / "scaling.json", table)
+    print(f"\n{a.out}")
     return 0
 
 

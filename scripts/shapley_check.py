@@ -31,6 +31,7 @@ from captum.attr import ShapleyValueSampling
 from torch.nn import functional
 
 import rvis
+from rvis.__main__ import reported
 from rvis.attribution import shapley_sampling
 
 SIDE = 4
@@ -95,6 +96,7 @@ def rms(errors: np.ndarray) -> float:
     return float(np.sqrt(np.square(errors).mean()))
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -110,13 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(cores or 1)
-    try:
-        model = rvis.load(a.model)
-        test = rvis.data.load(a.data, "test")
-        image, label = test.floats([a.image])[0], int(test.labels[a.image])
-    except (ValueError, OSError) as problem:
-        print(f"{p.prog}: {problem}", file=sys.stderr)
-        return 2
+    model = rvis.load(a.model)
+    test = rvis.data.load(a.data, "test")
+    image, label = test.floats([a.image])[0], int(test.labels[a.image])
     twin = Twin(model).eval()
     theirs = torch.tensor(image.transpose(2, 0, 1)[None])
     with torch.no_grad():

@@ -26,6 +26,7 @@ import PIL.ImageDraw
 
 import rvis
 from rvis import style
+from rvis.__main__ import reported
 from rvis.plotting import grids
 from rvis.style.layers import defaults
 
@@ -72,6 +73,7 @@ def _array(drawn: PIL.Image.Image, side: int, channels: int) -> np.ndarray:
     return image if channels == 3 else image.mean(-1, keepdims=True)
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Paints and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -94,63 +96,56 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--out", type=Path, default=Path("out", "style"))
     a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        channels = model.input_shape[2]
-        if a.pictures and a.texture != (len(a.pictures) == 1):
-            raise ValueError("pictures: CONTENT and STYLE, or STYLE with --texture, were expected")
-        side = a.style_side or a.side
-        styles = [picture(path, side, channels) for path in a.pictures[not a.texture :]]
-        styles = styles or [brushwork(side, channels)]
-        part = max(1, a.steps // 16)
-        a.steps = part * max(1, a.steps // part)
-        stages = tuple(sorted({0, part, min(4 * part, a.steps), a.steps}))
-        shared = {
-            "pooling": a.pooling,
-            "scales": a.scales,
-            "tile": a.tile,
-            "tv": a.tv,
-            "key": a.seed,
-            "progress": not a.quiet,
-            "steps": a.steps,
-        }
-        if a.texture:
-            result = style.texture(
-                model, styles[0], snapshots=stages, checkpoint=a.out / "state", **shared
-            )
-        else:
-            content = landscape(a.side, channels)
-            if a.pictures:
-                content = picture(a.pictures[0], a.side, channels)
-            shared |= {"ratio": a.ratio, "start": a.start, "colour": a.colour}
-            if a.grid:
-                layers = defaults("model", model)[0]
-                rows = [
-                    style.transfer(
-                        model,
-                        content,
-                        styles,
-                        style_layers=layers[: i + 1],
-                        checkpoint=a.out / f"state{i}",
-                        **shared,
-                    ).images
-                    for i in range(len(layers))
-                ]
-                titles = [f"{ratio:g}" for ratio in a.ratio]
-                names = [f"to {name}" for name in layers]
-                grids.save(grids.grid(rows, titles=titles, row_titles=names), a.out / "grid.png")
-                print(a.out / "grid.png")
-                return 0
-            result = style.transfer(
-                model, content, styles, snapshots=stages, checkpoint=a.out / "state", **shared
-            )
-        result.save(a.out)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    channels = model.input_shape[2]
+    if a.pictures and a.texture != (len(a.pictures) == 1):
+        raise ValueError("pictures: CONTENT and STYLE, or STYLE with --texture, were expected")
+    side = a.style_side or a.side
+    styles = [picture(path, side, channels) for path in a.pictures[not a.texture :]]
+    styles = styles or [brushwork(side, channels)]
+    part = max(1, a.steps // 16)
+    a.steps = part * max(1, a.steps // part)
+    stages = tuple(sorted({0, part, min(4 * part, a.steps), a.steps}))
+    shared = {
+        "pooling": a.pooling,
+        "scales": a.scales,
+        "tile": a.tile,
+        "tv": a.tv,
+        "key": a.seed,
+        "progress": not a.quiet,
+        "steps": a.steps,
+    }
+    if a.texture:
+        result = style.texture(
+            model, styles[0], snapshots=stages, checkpoint=a.out / "state", **shared
+        )
+    else:
+        content = landscape(a.side, channels)
+        if a.pictures:
+            content = picture(a.pictures[0], a.side, channels)
+        shared |= {"ratio": a.ratio, "start": a.start, "colour": a.colour}
+        if a.grid:
+            layers = defaults("model", model)[0]
+            rows = [
+                style.transfer(
+                    model,
+                    content,
+                    styles,
+                    style_layers=layers[: i + 1],
+                    checkpoint=a.out / f"state{i}",
+                    **shared,
+                ).images
+                for i in range(len(layers))
+            ]
+            titles = [f"{ratio:g}" for ratio in a.ratio]
+            names = [f"to {name}" for name in layers]
+            grids.save(grids.grid(rows, titles=titles, row_titles=names), a.out / "grid.png")
+            print(a.out / "grid.png")
+            return 0
+        result = style.transfer(
+            model, content, styles, snapshots=stages, checkpoint=a.out / "state", **shared
+        )
+    result.save(a.out)
     print(a.out)
     return 0
 

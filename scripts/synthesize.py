@@ -25,6 +25,7 @@ import PIL.ImageDraw
 
 import rvis
 from rvis import files, synthesis
+from rvis.__main__ import reported
 from rvis.analysis import metrics, representations
 from rvis.plotting import grids
 
@@ -131,6 +132,7 @@ def holes(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
     return masks
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Makes, judges and draws; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -147,66 +149,59 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="out/MODEL_synthesis by default")
     a = p.parse_args(arguments)
     out = a.out or Path("out", f"{Path(a.model).name}_synthesis")
-    try:
-        court = Court(rvis.load(a.judge))
-        models = {"robust": rvis.load(a.model), "standard": rvis.load(a.standard)}
-        size, bar = models["robust"].input_shape[:2], not a.quiet
-        data = rvis.data.load(a.data, "test", size=size)
-        classes = models["robust"].classes
-        if data.classes != classes or court.judge.classes != classes:
-            raise ValueError("data, judge: the classes of the model were expected, given others")
-        chosen = np.linspace(0, len(data) - 1, a.changed).astype(int)
-        images, labels = data.floats(chosen), data.labels[chosen]
-        masks = holes(len(images), size, a.seed)
-        if any(length % a.factor for length in size):
-            raise ValueError(f"factor: a divisor of {size} was expected, given {a.factor}")
-        low = shrunk(images, a.factor)
-        bicubic = enlarged(low, size)
-        wanted = np.arange(a.images, dtype=np.int32) % len(classes)
-        generation, inpainting = "Generation", "Inpainting"
-        enlarging = f"Super-resolution ({a.factor}×)"
-        court(inpainting, "original", images, labels, images)
-        court(enlarging, "original", images, labels, images)
-        court(enlarging, "bicubic", bicubic, labels, images)
-        for kind, model in models.items():
-            made = {}
-            made["generate"] = synthesis.generate(model, wanted, key=a.seed, progress=bar)
-            court(generation, kind, made["generate"].images, wanted)
-            if kind == "robust":
-                court(generation, "seeds alone", made["generate"].starts, wanted)
-            for told, given in (("class told", labels), ("own guess", None)):
-                filled = synthesis.inpaint(model, images, masks, given, progress=bar)
-                large = synthesis.super_resolve(model, low, a.factor, given, progress=bar)
-                if kind == "robust" and given is not None:
-                    court(inpainting, "mean fill", filled.starts, labels, images)
-                    court(enlarging, "blocks", large.starts, labels, images)
-                court(inpainting, f"{kind}, {told}", filled.images, labels, images)
-                court(enlarging, f"{kind}, {told}", large.images, labels, images)
-                if given is not None:
-                    made |= {"inpaint": filled, "super_resolve": large}
-            few = images[: a.shown]
-            others = (labels[: a.shown] + 1) % len(classes)
-            made["translate"] = synthesis.translate(model, few, others, progress=bar)
-            half = np.zeros(size)
-            half[:, size[1] // 2 :] = 1
-            made["paint"] = synthesis.paint(model, few, half, others, progress=bar)
-            if set(LOOKS) <= set(classes):
-                drawings, names = sketches(size)
-                made["sketch"] = synthesis.sketch(model, drawings, names, progress=bar)
-            for task, result in made.items():
-                rows = np.stack([result.starts, result.images], 1)[: a.shown].swapaxes(0, 1)
-                titles = [str(label) for label in result.labels[: a.shown]]
-                sheet = grids.grid(rows, titles=titles, row_titles=["start", "picture"])
-                grids.save(sheet, out / f"{task}_{kind}.png")
-        files.write_json(out / "tables.json", court.tables)
-        print(court.markdown())
-        print(f"\n{out}")
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    court = Court(rvis.load(a.judge))
+    models = {"robust": rvis.load(a.model), "standard": rvis.load(a.standard)}
+    size, bar = models["robust"].input_shape[:2], not a.quiet
+    data = rvis.data.load(a.data, "test", size=size)
+    classes = models["robust"].classes
+    if data.classes != classes or court.judge.classes != classes:
+        raise ValueError("data, judge: the classes of the model were expected, given others")
+    chosen = np.linspace(0, len(data) - 1, a.changed).astype(int)
+    images, labels = data.floats(chosen), data.labels[chosen]
+    masks = holes(len(images), size, a.seed)
+    if any(length % a.factor for length in size):
+        raise ValueError(f"factor: a divisor of {size} was expected, given {a.factor}")
+    low = shrunk(images, a.factor)
+    bicubic = enlarged(low, size)
+    wanted = np.arange(a.images, dtype=np.int32) % len(classes)
+    generation, inpainting = "Generation", "Inpainting"
+    enlarging = f"Super-resolution ({a.factor}×)"
+    court(inpainting, "original", images, labels, images)
+    court(enlarging, "original", images, labels, images)
+    court(enlarging, "bicubic", bicubic, labels, images)
+    for kind, model in models.items():
+        made = {}
+        made["generate"] = synthesis.generate(model, wanted, key=a.seed, progress=bar)
+        court(generation, kind, made["generate"].images, wanted)
+        if kind == "robust":
+            court(generation, "seeds alone", made["generate"].starts, wanted)
+        for told, given in (("class told", labels), ("own guess", None)):
+            filled = synthesis.inpaint(model, images, masks, given, progress=bar)
+            large = synthesis.super_resolve(model, low, a.factor, given, progress=bar)
+            if kind == "robust" and given is not None:
+                court(inpainting, "mean fill", filled.starts, labels, images)
+                court(enlarging, "blocks", large.starts, labels, images)
+            court(inpainting, f"{kind}, {told}", filled.images, labels, images)
+            court(enlarging, f"{kind}, {told}", large.images, labels, images)
+            if given is not None:
+                made |= {"inpaint": filled, "super_resolve": large}
+        few = images[: a.shown]
+        others = (labels[: a.shown] + 1) % len(classes)
+        made["translate"] = synthesis.translate(model, few, others, progress=bar)
+        half = np.zeros(size)
+        half[:, size[1] // 2 :] = 1
+        made["paint"] = synthesis.paint(model, few, half, others, progress=bar)
+        if set(LOOKS) <= set(classes):
+            drawings, names = sketches(size)
+            made["sketch"] = synthesis.sketch(model, drawings, names, progress=bar)
+        for task, result in made.items():
+            rows = np.stack([result.starts, result.images], 1)[: a.shown].swapaxes(0, 1)
+            titles = [str(label) for label in result.labels[: a.shown]]
+            sheet = grids.grid(rows, titles=titles, row_titles=["start", "picture"])
+            grids.save(sheet, out / f"{task}_{kind}.png")
+    files.write_json(out / "tables.json", court.tables)
+    print(court.markdown())
+    print(f"\n{out}")
     return 0
 
 

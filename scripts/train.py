@@ -28,6 +28,7 @@ import numpy as np
 
 import rvis
 from rvis import files
+from rvis.__main__ import reported
 from rvis.data import Dataset
 from rvis.models import architectures, registry
 from rvis.models.weights import convert
@@ -126,66 +127,60 @@ def report(epoch: int, figures: Mapping[str, float]) -> None:
     print(line, flush=True)
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Trains, evaluates and writes; the exit status."""
     p = parser()
     a = p.parse_args(arguments)
-    try:
-        adversary = None
-        if a.norm:
-            size = a.attack_step_size or (1.25 * a.eps if a.attack_steps == 1 else None)
-            adversary = Adversary(a.norm, a.eps, a.attack_steps, size)
-        recipe = None
-        if a.epochs != 0:
-            recipe = Recipe(
-                epochs=a.epochs,
-                batch_size=a.batch_size,
-                learning_rate=a.learning_rate,
-                schedule=a.schedule,
-                weight_decay=a.weight_decay,
-                label_smoothing=a.label_smoothing,
-                crop=a.crop,
-                flip=not a.no_flip,
-                cutout=a.cutout,
-                small=a.small,
-                small_epochs=a.small_epochs,
-                ema=a.ema,
-                adversary=adversary,
-            )
-        attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
-        training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
-        model = start(a, training)
-        if recipe is None and model.classes != training.classes:
-            raise ValueError(
-                f"data: the classes {model.classes} of the weights were expected, given "
-                f"{training.classes}"
-            )
-        started = time.perf_counter()
-        a.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = a.out / "checkpoint"
-        if recipe is not None:
-            model = rvis.train(
-                model,
-                training,
-                recipe,
-                key=a.seed,
-                checkpoint=checkpoint,
-                test=test.take(slice(0, None, 10)),
-                callback=report,
-            )
-        minutes = (time.perf_counter() - started) / 60
-        about = registry.describe(model)
-        convert.save(a.out / "weights.safetensors", model, about)
-        clean = rvis.evaluate(model, test)
-        attacked = len(test) if a.attacked is None else min(a.attacked, len(test))
-        sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
-        robust = rvis.evaluate(model, sample, adversary=attack, restarts=a.restarts)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    adversary = None
+    if a.norm:
+        size = a.attack_step_size or (1.25 * a.eps if a.attack_steps == 1 else None)
+        adversary = Adversary(a.norm, a.eps, a.attack_steps, size)
+    recipe = None
+    if a.epochs != 0:
+        recipe = Recipe(
+            epochs=a.epochs,
+            batch_size=a.batch_size,
+            learning_rate=a.learning_rate,
+            schedule=a.schedule,
+            weight_decay=a.weight_decay,
+            label_smoothing=a.label_smoothing,
+            crop=a.crop,
+            flip=not a.no_flip,
+            cutout=a.cutout,
+            small=a.small,
+            small_epochs=a.small_epochs,
+            ema=a.ema,
+            adversary=adversary,
+        )
+    attack = Adversary(a.test_norm, a.test_eps, a.test_steps)
+    training, test = rvis.data.load(a.data, "train"), rvis.data.load(a.data, "test")
+    model = start(a, training)
+    if recipe is None and model.classes != training.classes:
+        raise ValueError(
+            f"data: the classes {model.classes} of the weights were expected, given "
+            f"{training.classes}"
+        )
+    started = time.perf_counter()
+    a.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = a.out / "checkpoint"
+    if recipe is not None:
+        model = rvis.train(
+            model,
+            training,
+            recipe,
+            key=a.seed,
+            checkpoint=checkpoint,
+            test=test.take(slice(0, None, 10)),
+            callback=report,
+        )
+    minutes = (time.perf_counter() - started) / 60
+    about = registry.describe(model)
+    convert.save(a.out / "weights.safetensors", model, about)
+    clean = rvis.evaluate(model, test)
+    attacked = len(test) if a.attacked is None else min(a.attacked, len(test))
+    sample = test.take(np.linspace(0, len(test) - 1, attacked).astype(int))
+    robust = rvis.evaluate(model, sample, adversary=attack, restarts=a.restarts)
     print(f"clean {clean:.2%}, under {attack} {robust:.2%}, trained in {minutes:.1f} min")
     weights = (a.out / "weights.safetensors").read_bytes()
     card = {

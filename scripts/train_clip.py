@@ -24,6 +24,7 @@ from pathlib import Path
 import jax
 
 from rvis import clip
+from rvis.__main__ import reported
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 from scripts.clip_scenes import scenes
@@ -72,44 +73,38 @@ def origin(folder: Path) -> dict[str, object]:
     return {name: card[name] for name in told if name in card}
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Trains, tests and writes; the exit status."""
     p = parser()
     a = p.parse_args(arguments)
-    try:
-        names = {field.name for field in dataclasses.fields(Recipe)}
-        recipe = Recipe(**{name: value for name, value in vars(a).items() if name in names})
-        config = dataclasses.replace(clip.SMALL, **a.config)
-        # Three independent draws of one seed: weights, noise and scenes.
-        weights, noise = jax.random.split(jax.random.key(a.seed))
-        if a.start is None:
-            start = clip.untrained(config, words=scenes.vocabulary(), key=weights, name=a.out.name)
-        elif a.config:
-            raise ValueError("config: that of --start was expected, given another")
-        else:
-            start = dataclasses.replace(clip.load(a.start), name=a.out.name)
-        a.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = a.out / "checkpoint"
-        begun = time.perf_counter()
-        trained = train(
-            start,
-            recipe,
-            key=noise,
-            seed=a.seed,
-            every=a.every,
-            checkpoint=checkpoint,
-            callback=report,
-            progress=not a.quiet,
-        )
-        minutes = (time.perf_counter() - begun) / 60
-        held_out = zero_shot(trained, count=a.tested, held_out=True)
-        others = zero_shot(trained, count=a.tested, held_out=False)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = Recipe(**{name: value for name, value in vars(a).items() if name in names})
+    config = dataclasses.replace(clip.SMALL, **a.config)
+    # Three independent draws of one seed: weights, noise and scenes.
+    weights, noise = jax.random.split(jax.random.key(a.seed))
+    if a.start is None:
+        start = clip.untrained(config, words=scenes.vocabulary(), key=weights, name=a.out.name)
+    elif a.config:
+        raise ValueError("config: that of --start was expected, given another")
+    else:
+        start = dataclasses.replace(clip.load(a.start), name=a.out.name)
+    a.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = a.out / "checkpoint"
+    begun = time.perf_counter()
+    trained = train(
+        start,
+        recipe,
+        key=noise,
+        seed=a.seed,
+        every=a.every,
+        checkpoint=checkpoint,
+        callback=report,
+        progress=not a.quiet,
+    )
+    minutes = (time.perf_counter() - begun) / 60
+    held_out = zero_shot(trained, count=a.tested, held_out=True)
+    others = zero_shot(trained, count=a.tested, held_out=False)
     print(
         "\n| zero-shot accuracy | held-out combinations | others |\n|---|---|---|\n"
         + "\n".join(f"| {fact} | {held_out[fact]:.1%} | {others[fact]:.1%} |" for fact in held_out)

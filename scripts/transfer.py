@@ -21,6 +21,7 @@ import numpy as np
 
 import rvis
 from rvis import attacks
+from rvis.__main__ import reported
 
 ATTACKS: dict[str, Any] = {
     "PGD": partial(attacks.pgd, steps=10),
@@ -45,6 +46,7 @@ def table(
     return rates
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Attacks and prints; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -53,28 +55,24 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--eps", type=Fraction, default=Fraction(8, 255), help="in Linf, such as 8/255")
     p.add_argument("--images", type=int, default=200, help="test images, evenly spread")
     a = p.parse_args(arguments)
-    try:
-        test = rvis.data.load(a.data, "test")
-        count = min(rvis.checks.count("--images", a.images), len(test))
-        chosen = np.linspace(0, len(test) - 1, count).astype(int)
-        images, labels = np.asarray(test.floats(chosen)), test.labels[chosen]
-        shape = images.shape[1:]
-        models = [m for m in map(rvis.load, a.models) if m.input_shape == shape]
-        models = [
-            m for m in models if rvis.layer_shapes(m).get("logits", (0,))[-1] == len(test.classes)
-        ]
-        if not models:
-            raise ValueError(f"--models: a network for images of {shape} was expected")
-        for name, attack in ATTACKS.items():
-            print(f"\n| {name}, eps {a.eps} | {' | '.join(m.name for m in models)} |")
-            print("|---" * (len(models) + 1) + "|")
-            rates = table(models, images, labels, attack, float(a.eps))
-            for model, row in zip(models, rates, strict=True):
-                cells = " | ".join(f"{100 * rate:.1f} %" for rate in row)
-                print(f"| {model.name} | {cells} |", flush=True)
-    except (ValueError, TypeError, KeyError, OSError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
+    test = rvis.data.load(a.data, "test")
+    count = min(rvis.checks.count("--images", a.images), len(test))
+    chosen = np.linspace(0, len(test) - 1, count).astype(int)
+    images, labels = np.asarray(test.floats(chosen)), test.labels[chosen]
+    shape = images.shape[1:]
+    models = [m for m in map(rvis.load, a.models) if m.input_shape == shape]
+    models = [
+        m for m in models if rvis.layer_shapes(m).get("logits", (0,))[-1] == len(test.classes)
+    ]
+    if not models:
+        raise ValueError(f"--models: a network for images of {shape} was expected")
+    for name, attack in ATTACKS.items():
+        print(f"\n| {name}, eps {a.eps} | {' | '.join(m.name for m in models)} |")
+        print("|---" * (len(models) + 1) + "|")
+        rates = table(models, images, labels, attack, float(a.eps))
+        for model, row in zip(models, rates, strict=True):
+            cells = " | ".join(f"{100 * rate:.1f} %" for rate in row)
+            print(f"| {model.name} | {cells} |", flush=True)
     return 0
 
 

@@ -25,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where run as a file
 import rvis
 from rvis import objectives, optimizers
+from rvis.__main__ import reported
 from rvis.plotting import films, grids
 from rvis.visualization import Options
 from scripts.gallery import networks
@@ -119,6 +120,7 @@ def one_layer(a: argparse.Namespace) -> list[Path]:
     return written
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Draws and says where; the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -142,18 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
         p.error("LAYER: a name of model.layers was expected beside MODEL")
     if a.out is None:
         a.out = Path("out") if a.model is None else Path("out", f"{Path(a.model).name}_{a.layer}")
-    try:
-        if a.model is None:
-            written = real(a.out, key=a.seed, progress=not a.quiet)
-            written += gallery(a.out, key=a.seed, progress=not a.quiet)
-        else:
-            written = one_layer(a)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    if a.model is None:
+        written = real(a.out, key=a.seed, progress=not a.quiet)
+        written += gallery(a.out, key=a.seed, progress=not a.quiet)
+    else:
+        written = one_layer(a)
     for path in written:
         print(path)
     return 0

@@ -61,7 +61,7 @@ def test_units_are_numbers_or_names_of_classes(place):
 def test_what_cannot_be_is_refused_by_name(words, message, place, capsys):
     assert command_line.main([*words.split(), "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"rvis {words.split()[0]}: ") and message in error
+    assert error.startswith("rvis: ") and message in error
     assert "Traceback" not in error
 
 
@@ -99,3 +99,33 @@ def test_the_examples_of_the_help_are_commands(name, capsys):
             command_line.main([name, "--help"])
         assert command_line.EXAMPLES[name].splitlines()[0] in capsys.readouterr().out
     assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (
+            ValueError("eps: 0 or more was expected,\n given -1"),
+            2,
+            "eps: 0 or more was expected, given -1",
+        ),
+        (FileNotFoundError("path: nowhere"), 2, "path: nowhere"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+    ],
+)
+def test_a_scripts_error_is_one_line_and_a_status(error, status, told, capsys):
+    @command_line.reported(goes_on=True)
+    def main(arguments):
+        raise error
+
+    assert main([]) == status
+    assert capsys.readouterr().err == f"test_command_line.py: {told}\n"
+
+
+def test_what_is_nobodys_mistake_is_not_hidden():
+    @command_line.reported()
+    def main(arguments):
+        raise AssertionError
+
+    with pytest.raises(AssertionError):
+        main([])

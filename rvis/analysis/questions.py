@@ -152,11 +152,7 @@ def ask(
         return images
     batch = np.asarray(checks.images("images", images, channels=model.input_shape[2]))
     objective = objectives.target("target", target, model, batch.shape[1:], kind=kind)
-    if objective.batch_shape not in ((), (1,), (len(batch),)):
-        raise ValueError(
-            f"target: one, or one for each of {len(batch)} images, was expected, given "
-            f"{objective.batch_shape[0]}"
-        )
+    objective.check_count("target", len(batch))
     labels = np.broadcast_to(objective.titles(model.classes), (len(batch),))
     return Question(model, batch, objective.broadcast(len(batch)), labels, np.ndim(images) == 3)
 

@@ -345,11 +345,7 @@ def _start(start: Any, spec: Parameterization, root: Array, flat: np.ndarray) ->
         draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(key, spec.shape, jnp.float32)))
         return draw(fold_each(root, flat))[:, None]
     given = checks.images("start", start, shape=spec.shape)
-    if given.shape[0] not in (1, count):
-        raise ValueError(
-            f"start: one image, or one for each of {count} classes, was expected, given "
-            f"{given.shape[0]}"
-        )
+    checks.one_or_each("start", len(given), count, "classes")
     return jnp.broadcast_to(given, (count, *spec.shape))[:, None]
 
 

@@ -232,11 +232,7 @@ def hop_skip_jump(
     given = None
     if start is not None:
         given = np.asarray(checks.images("start", start, shape=request.shape))
-        if len(given) not in (1, len(request.images)):
-            raise ValueError(
-                f"start: one image, or one for each of {len(request.images)}, was expected, given "
-                f"{len(given)}"
-            )
+        checks.one_or_each("start", len(given), len(request.images))
         given = np.broadcast_to(given, request.images.shape)
     elif request.targeted:
         raise ValueError("start: images of the target were expected beside a target, given none")

@@ -239,10 +239,7 @@ def objective(request: Request, loss: str | Objective) -> AttackObjective:
     else:
         named = struct.replace(request.model, name=request.name, classes=request.classes)
         check(loss, named, request.shape)
-        if loss.batch_shape not in ((), (1,), (count,)):
-            raise ValueError(
-                f"loss: one for each of {count} images was expected, given {loss.batch_shape[0]}"
-            )
+        loss.check_count("loss", count)
     return AttackObjective(
         loss.broadcast(count), margin(request), on_device(np.ones(count, np.float32))
     )

@@ -237,11 +237,8 @@ def invert(
             f"sizes: one size was expected for image='cppn', given {[side for side, _ in stages]}"
         )
     begun = None if start is None else checks.images("start", start, channels=3)
-    if begun is not None and begun.shape[0] not in (1, len(phrases)):
-        raise ValueError(
-            f"start: one image, or one for each of {len(phrases)} texts was expected, given "
-            f"{begun.shape[0]}"
-        )
+    if begun is not None:
+        checks.one_or_each("start", len(begun), len(phrases), "texts")
     columns = model
     if augment is not None:
         apply = dataclasses.replace(model.apply, copies=copies)  # type: ignore[type-var]

@@ -73,6 +73,10 @@ class Objective:
         ]
         return _common(" and ".join(self.event_ranks), shapes)
 
+    def check_count(self, argument: str, count: int) -> None:
+        """Raises ValueError, naming the argument, unless there is one, or one for each image."""
+        checks.one_or_each(argument, int(np.prod(self.batch_shape)), count)
+
     def broadcast(self, count: int) -> Objective:
         """The same objectives with every leaf's leading axis written out to `count`."""
         changes = {}

@@ -150,11 +150,7 @@ def climb(
     starts = np.asarray(starts)
     count, height, width, channels = starts.shape
     snapshots, callback = tuple(options.get("snapshots", ())), options.get("callback")
-    if objective.batch_shape not in ((), (1,), (count,)):
-        raise ValueError(
-            f"target: one, or one for each of {count} images, was expected, given "
-            f"{objective.batch_shape[0]}"
-        )
+    objective.check_count("target", count)
     labels = np.broadcast_to(objective.titles(model.classes), (count,))
     ball = projections.L2Ball(starts[:, None], np.full(count, plan.eps, np.float32))
     penalties: tuple[Any, ...] = ()

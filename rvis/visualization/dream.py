@@ -95,11 +95,7 @@ def deepdream(
     checks.number("scale", scale, above=1)
     checks.number("step_size", step_size, low=0)
     objective = _objective(model, target, guide, (height, width, channels))
-    if objective.batch_shape not in ((), (count,)):
-        raise ValueError(
-            f"target: one objective, or one for each of {count} images, was expected, given "
-            f"{objective.batch_shape[0]}"
-        )
+    objective.check_count("target", count)
     sizes = [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
     if min(sizes[0]) < 1:
         raise ValueError(f"octaves: fewer were expected for {height}×{width}, given {octaves}")

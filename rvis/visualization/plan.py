@@ -222,11 +222,7 @@ def _listed(argument: str, given: Any, what: str) -> tuple[Any, ...]:
 
 def encoded(start: Array, spec: Parameterization, count: int, facets: int) -> Any:
     """Positions (count, facets, ...) that decode to `start`, one image or `count` of them."""
-    if start.shape[0] not in (1, count):
-        raise ValueError(
-            f"start: one image, or one for each of {count} objectives was expected, given "
-            f"{start.shape[0]}"
-        )
+    checks.one_or_each("start", len(start), count, "objectives")
     whole = jnp.broadcast_to(start[:, None], (count, facets, *spec.shape))
     return _encode(spec, whole)
 

@@ -98,11 +98,8 @@ def sweep(
             raise ValueError("out: a folder was expected, where several processes meet, given None")
         return visualize(model, objective, **options)
     folder = Path(out)
-    if plan.start is not None and len(plan.start) not in (1, len(numbers)):
-        raise ValueError(
-            f"start: one image, or one for each of {len(numbers)} units was expected, given "
-            f"{len(plan.start)}"
-        )
+    if plan.start is not None:
+        checks.one_or_each("start", len(plan.start), len(numbers), "units")
     store = _Store(folder / "units", plan.fingerprint(model, f"{kind} of {layer}"))
     share = numbers[jax.process_index() :: jax.process_count()]
     joined = f"joined_{checkpoints.fingerprint(store.about, np.asarray(numbers))}"

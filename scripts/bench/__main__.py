@@ -23,6 +23,7 @@ import numpy as np
 
 import rvis
 from rvis import engine, files, images, objectives, optimizers, projections, transforms
+from rvis.__main__ import reported
 from rvis.ascent import Ascent, Problem
 from rvis.types import Array, Model
 from scripts.bench import machine
@@ -291,6 +292,7 @@ def step_ratio(name: str, size: int, batch: int, rounds: int, steps: int = 8) ->
     return 0
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints; the exit status."""
     groups = tuple(dict.fromkeys(row.group for row in ROWS))
@@ -303,20 +305,13 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--size", type=int, default=64, help="of step-ratio")
     p.add_argument("--batch", type=int, default=8, help="of step-ratio")
     a = p.parse_args(arguments)
-    try:
-        for what in a.what:
-            rvis.checks.choice("GROUP", what, (*groups, "step-ratio", "startup"))
-        if "step-ratio" in a.what:
-            return step_ratio(a.model, a.size, a.batch, a.rounds)
-        if "startup" in a.what:
-            return startup(a.rounds)
-        return compare(a.what, a.data, a.rounds, a.json)
-    except (ValueError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    for what in a.what:
+        rvis.checks.choice("GROUP", what, (*groups, "step-ratio", "startup"))
+    if "step-ratio" in a.what:
+        return step_ratio(a.model, a.size, a.batch, a.rounds)
+    if "startup" in a.what:
+        return startup(a.rounds)
+    return compare(a.what, a.data, a.rounds, a.json)
 
 
 if __name__ == "__main__":

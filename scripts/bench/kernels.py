@@ -25,7 +25,7 @@ from jax import lax
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rvis import kernels
+from rvis import files, kernels
 from rvis.kernels import convolution, pooling, threads, winograd
 from rvis.kernels.convolution import Options
 
@@ -323,7 +323,7 @@ def main() -> None:
     before = kept.get(jaxlib.__version__, {}).get("rows", [])
     others = [row for row in before if arguments.only not in row["kernel"]]
     kept[jaxlib.__version__] = {"cores": threads.cores(), "rows": others + rows}
-    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(RESULTS, kept)
 
 
 if __name__ == "__main__":

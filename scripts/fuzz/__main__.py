@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import random
 import sys
 import time
 from pathlib import Path
 
+from rvis import files
 from scripts.fuzz.calls import attempts, called, elsewhere, functions, tried
 
 GOOD = ("refused", "fair", "right")
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     if out:
         figures = {"functions": len(titles), "calls": len(verdicts), "seed": a.seed, "bad": bad}
         figures |= {"verdicts": dict(counts), "seconds": round(time.monotonic() - begun)}
-        out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write_json(out, figures)
     return int(bad > 0)
 
 

@@ -22,10 +22,12 @@ from pathlib import Path
 
 import jax
 
+from rvis.__main__ import reported
 from scripts import gallery
 from scripts.gallery import networks
 
 
+@reported(goes_on=True)
 def main(arguments: list[str] | None = None) -> int:
     """Makes the gallery and says where it is; the exit status."""
     p = argparse.ArgumentParser(
@@ -47,22 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
     extra = networks.installed()
     if not extra:
         print(f"{p.prog}: {networks.WITHOUT}", file=sys.stderr)
-    try:
-        cast = networks.cast(folder=a.networks, photos=a.photos, extra=extra)
-        failed = gallery.make(
-            a.out,
-            gallery.sections(cast),
-            only=a.only,
-            size="quick" if a.quick else "full",
-            progress=not a.quiet,
-            report=lambda line: print(f"{p.prog}: {line}", file=sys.stderr),
-        )
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    cast = networks.cast(folder=a.networks, photos=a.photos, extra=extra)
+    failed = gallery.make(
+        a.out,
+        gallery.sections(cast),
+        only=a.only,
+        size="quick" if a.quick else "full",
+        progress=not a.quiet,
+        report=lambda line: print(f"{p.prog}: {line}", file=sys.stderr),
+    )
     print(a.out / "index.html")
     return 1 if failed else 0
 

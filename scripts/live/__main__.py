@@ -6,6 +6,7 @@ import argparse
 import sys
 
 import rvis
+from rvis.__main__ import reported
 from scripts.live import server
 
 ABOUT = """A live window on a camera: what a layer of a network makes of each frame, in the browser.
@@ -23,6 +24,7 @@ MODEL is a name of `rvis.list_models()` or a path that `rvis.load` reads (an arc
 """
 
 
+@reported()
 def main(arguments: list[str] | None = None) -> int:
     """Serves until it is interrupted; the exit status."""
     p = argparse.ArgumentParser(
@@ -33,17 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--port", type=int, default=8000, help="0 takes any that is free")
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     a = p.parse_args(arguments)
-    try:
-        model = rvis.load(a.model, weights=a.weights)
-        with server.Window(model, layer=a.layer, port=a.port) as window:
-            print(f"{window.address} (Ctrl-C ends it)", flush=True)
-            window.serve_forever()
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"{p.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{p.prog}: interrupted", file=sys.stderr)
-        return 130
+    model = rvis.load(a.model, weights=a.weights)
+    with server.Window(model, layer=a.layer, port=a.port) as window:
+        print(f"{window.address} (Ctrl-C ends it)", flush=True)
+        window.serve_forever()
     return 0
 
 

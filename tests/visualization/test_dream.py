@@ -163,7 +163,7 @@ def test_targets_by_class_and_one_for_each_image():
         ("relu", {"jitter": -1}, ValueError, "jitter: at least 0"),
         ("relu", {"guide": np.zeros((4, 4, 1), np.float32)}, ValueError, "guide: 3 channels"),
         (objectives.logit(0), {"guide": PHOTO}, ValueError, "guide: it was expected beside"),
-        (objectives.logit([0, 1]), {}, ValueError, "target: one objective, or one for each of 1"),
+        (objectives.logit([0, 1]), {}, ValueError, "target: one, or one for each of 1"),
         (3, {}, ValueError, "target: 0 to 1 of the logits"),
         ("relu", {"chunk": 0}, ValueError, "chunk: at least 1"),
         ("relu", {"callback": 3}, TypeError, "callback: a function"),

@@ -220,7 +220,7 @@ def test_each_unit_may_have_a_start_of_its_own(tmp_path):
     direct = rvis.sweep(MODEL, "conv", start=starts, **QUICK)
     stored = rvis.sweep(MODEL, "conv", start=starts, out=tmp_path, **QUICK)
     np.testing.assert_array_equal(stored.images, direct.images)
-    with pytest.raises(ValueError, match="start: one image, or one for each of 12 units"):
+    with pytest.raises(ValueError, match="start: one, or one for each of 12 units"):
         rvis.sweep(MODEL, "conv", start=starts[:4], out=tmp_path / "other", **QUICK)
 
 

@@ -323,7 +323,7 @@ REFUSED = {
     "no image": (LAYER, {"image": 3}, TypeError, "image: 'fourier', 'pixel'"),
     "start": (LAYER, {"start": np.ones((5, 8, 3), np.float32)}, ValueError, "start: .*an image"),
     "start range": (LAYER, {"start": np.full((6, 8, 3), 255.0)}, ValueError, "start: .*255"),
-    "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one image"),
+    "starts": (LAYER, {"start": np.zeros((2, 6, 8, 3))}, ValueError, "start: one, or one for each"),
     "transforms": (LAYER, BAD_TRANSFORMS, TypeError, "transforms: a list of"),
     "regularizer": (LAYER, {"regularizers": [1.0]}, TypeError, "regularizers: a list of"),
     "function": (LAYER, {"regularizers": [np.mean]}, TypeError, "regularizers: .*pytrees"),
