@@ -81,7 +81,8 @@ def lrp(
         is shared out.
       composite: a name of `COMPOSITES`, or a `Composite` of rules for convolutions, dense layers
         and the first layer.
-      epsilon: what keeps denominators from zero.
+      epsilon: what keeps the denominators of convolutions and dense layers from zero, and absorbs
+        relevance where it is large; those of sums, means and attention have at most 1e-6.
       gamma: how much more positive contributions count by "gamma".
       alpha: of "alpha_beta", at least 1.
       through: the part of the relevance that goes through one channel, neuron or direction of a

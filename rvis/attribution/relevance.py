@@ -20,6 +20,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -86,6 +87,15 @@ class Worth(Live):
 
 def _still(value: Any) -> Any:
     return value.still if isinstance(value, Worth) else raw(value)
+
+
+def _averages(kernel: Any, axes: Sequence[int]) -> bool:
+    """Whether a constant of the program, no weight, takes means over its axes."""
+    value = raw(kernel)
+    if isinstance(value, jax.core.Tracer):
+        return False
+    value = np.asarray(value)
+    return bool((value >= 0).all() and np.allclose(value.sum(tuple(axes)), 1, atol=1e-3))
 
 
 class Propagation(Walk):
@@ -172,6 +182,8 @@ class Propagation(Walk):
 
         x, kernel = (first, second) if left else (second, first)
         dense = equation.primitive.name == "dot_general"
+        if dense and _averages(kernel, equation.params["dimension_numbers"][0][int(left)]):
+            return self._summed(equation, inputs, x)
         return Worth(
             linear=Linear(
                 self,
@@ -191,7 +203,7 @@ class Propagation(Walk):
         out = product(first.still, second.still)
         way = product(first.value * first.still, second.still)
         way = way + product(first.still, second.value * second.still)
-        way = way / stable(2 * lax.stop_gradient(out), self.numbers.epsilon)
+        way = way / stable(2 * lax.stop_gradient(out), self.numbers.slight)
         return Worth(interpret.valued(lax.stop_gradient(out), way))
 
     def _sum(self, equation: JaxprEqn, inputs: list, sign: int) -> Worth:
@@ -208,7 +220,7 @@ class Propagation(Walk):
             return self._passed(equation, inputs, first, role="shifted", of=first)
         out = interpret.bound(equation, [first.still, second.still])[0]
         way = first.value * first.still + sign * second.value * second.still
-        way = way / stable(out, self.numbers.epsilon)
+        way = way / stable(out, self.numbers.slight)
         both = first.positive and second.positive and sign > 0
         return Worth(interpret.valued(out, way), positive=both)
 
@@ -270,13 +282,14 @@ class Propagation(Walk):
         return Worth(interpret.valued(out, x * still - shared), positive=True)
 
     def _summed(self, equation: JaxprEqn, inputs: list, x: Worth) -> Worth:
+        """A sum, or means by a constant matrix: of adaptive pooling, say, or a resize."""
         (out,) = interpret.bound(equation, [_still(value) for value in inputs])
         weighed = [v.value * v.still if v is x else raw(v) for v in inputs]
         (way,) = interpret.bound(equation, weighed)
         about: dict[str, Any] = {"role": "statistic", "of": x}
         if x.role == "exp":
             about = {"role": "total", "of": x.of, "axes": tuple(equation.params.get("axes", ()))}
-        value = interpret.valued(out, way / stable(out, self.numbers.epsilon))
+        value = interpret.valued(out, way / stable(out, self.numbers.slight))
         return Worth(value, positive=x.positive, **about)
 
     def _function(self, name: str, kind: str, equation: JaxprEqn, inputs: list, x: Worth) -> Worth:

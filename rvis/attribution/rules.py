@@ -54,6 +54,11 @@ class Numbers(NamedTuple):
     gamma: Any
     alpha: Any
 
+    @property
+    def slight(self) -> Any:
+        """What keeps sums, means and products of two values from zero, which are no layers."""
+        return jnp.minimum(self.epsilon, 1e-6)
+
 
 @dataclasses.dataclass(eq=False)
 class Linear:

@@ -84,6 +84,21 @@ def test_epsilon_makes_what_is_negative_more_so():
     np.testing.assert_allclose(result.maps.ravel(), np.array([-0.5, 0.5, -3, 2]) / 1.5, rtol=1e-5)
 
 
+def halved(params, images, *, tap=identity, relu=jax.nn.relu):
+    """The linear function of pairs of pixels, each replaced by its mean, twice over."""
+    pairs = jnp.repeat(images, 2, axis=2)
+    by_matrix = jnp.tensordot(np.kron(np.eye(4), [[0.5, 0.5]]).astype(np.float32), pairs, (1, 2))
+    means = jnp.moveaxis(by_matrix, 0, 2).reshape(images.shape[0], 4, 1, 1).sum((2, 3))
+    return tap("out", means @ params)
+
+
+def test_epsilon_is_of_layers_and_not_of_means_and_sums():
+    model = LINEAR.replace(apply=halved)
+    result = lrp(model, X, 0, composite="epsilon", epsilon=0.5, **QUIET)
+    plain = lrp(LINEAR, X, 0, composite="epsilon", epsilon=0.5, **QUIET)
+    np.testing.assert_allclose(result.maps, plain.maps, rtol=1e-4)
+
+
 def biased(params, images, *, tap=identity, relu=jax.nn.relu):
     return tap("out", images.reshape(images.shape[0], -1) @ params["w"] + params["b"])
 
