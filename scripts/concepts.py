@@ -37,6 +37,7 @@ import PIL.Image
 import rvis
 from rvis import concepts, files
 from rvis.__main__ import reported
+from rvis.analysis import metrics
 from rvis.data import Dataset
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "grey")
@@ -127,10 +128,15 @@ def stripes(model: Any, layer: str, photos: Path, seed: int, fresh: int) -> dict
         }
         text = ", ".join(f"{k} {v:.3g}" for k, v in figures.items())
         print(f"TCAV of stripes for {name} at {layer}: {text}", flush=True)
-    others = [ask(dull(100, side, 100 + i), random, key=i) for i in range(fresh)]
+    # Each has random pictures of its own, so that the tests are independent.
+    seeds = range(seed + 1, seed + 1 + 2 * fresh, 2)
+    others = [ask(dull(100, side, i), dull(200, side, i + 1), key=i) for i in seeds]
+    low = metrics.share([each.p < 0.05 for each in others])
     told["random"] = {
         "concepts": fresh,
         "p < .05": sum(each.p < 0.05 for each in others),
+        "interval": [low.low, low.high],
+        "p < .01": sum(each.p < 0.01 for each in others),
         "p by Welch < .05": sum(each.p_welch < 0.05 for each in others),
     }
     print(f"random pictures in the place of stripes at {layer}: {told['random']}", flush=True)

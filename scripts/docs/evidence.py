@@ -169,10 +169,13 @@ def concepts() -> str:
             ]
             asked.append([f"`{test['layer']}`", name, *figures])
         if fresh := test.get("random"):
+            low, high = fresh["interval"]
             drawn.append(
                 f"Of {fresh['concepts']} fresh random concepts in the place of stripes (school "
-                f"bus, `{test['layer']}`), {fresh['p < .05']} have p < .05, and "
-                f"{fresh['p by Welch < .05']} by Welch's test; one in twenty would be right."
+                f"bus, `{test['layer']}`), {fresh['p < .05']} have p < .05 (a share between "
+                f"{low:.3f} and {high:.3f}; one in twenty would be right), "
+                f"{fresh['p < .01']} p < .01, and {fresh['p by Welch < .05']} p < .05 by Welch's "
+                "test."
             )
     head = ["layer", "class", "score", "of random concepts", "cosine", "spread of random concepts"]
     head += ["p", "p, Welch"]
