@@ -45,10 +45,17 @@ SMALLEST = {
 }
 
 
+AGAIN = {
+    jnp.bfloat16: ("pgd_l2", "square_l2"),
+    jnp.float16: ("fgsm", "bim", "pgd_l2", "apgd_dlr", "square", "square_l2", "carlini_wagner"),
+}
+"""Attacks whose steps another attack takes too, in this format or with this norm in the other."""
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        pytest.param(name, dtype, marks=[pytest.mark.slow] * (dtype == jnp.float16 and "_" in name))
+        pytest.param(name, dtype, marks=[pytest.mark.slow] * (name in AGAIN[dtype]))
         for name in (*BOUNDED, *SMALLEST)
         for dtype in (jnp.bfloat16, jnp.float16)
     ],
@@ -202,7 +209,10 @@ FAMILIES = """alexnet convnext_tiny deit_tiny_distilled_patch16_224 densenet121 
     wideresnet28_10""".split()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Which traces its 120 layers for seconds, as `test_families.py` does, strictly where all tests are.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "densenet121")) for n in FAMILIES]
+)
 def test_a_family_promotes_nothing(name):
     model = toys.outline(name)
     pictures = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)

@@ -29,7 +29,9 @@ def test_the_figure_has_a_row_for_each_class(picture, tmp_path, capsys, monkeypa
     # elsewhere, are ones.
     def ones(*arguments, **options):
         state, *rest = reduced.still(*arguments, **options)
-        return jax.tree.map(lambda leaf: 0 * leaf + 1 if leaf.dtype == "float32" else leaf, state), *rest
+        leaves, structure = jax.tree.flatten(state)
+        ones = [np.ones(x.shape, x.dtype) if x.dtype == np.float32 else x for x in leaves]
+        return jax.tree.unflatten(structure, ones), *rest
 
     monkeypatch.setattr(programs, "advance", ones)
     words = f"{picture} --model mnist_cnn --top 2 --masks 8 --quiet --out {tmp_path}"
