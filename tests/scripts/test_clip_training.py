@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rvis import clip
+from rvis.clip.tokenizer import Words
 from scripts.clip_scenes import scenes, training
 from scripts.clip_scenes.training import Recipe, augment, contrastive_loss, train, zero_shot
 
@@ -155,6 +156,8 @@ def start():
     return clip.untrained(TINY, words=scenes.vocabulary())
 
 
+ONE = Words(("a",), TINY.context)
+"""A vocabulary that lacks what captions say."""
 RECIPE = Recipe(steps=40, batch_size=16, learning_rate=3e-3, warmup=4)
 
 
@@ -206,8 +209,8 @@ def test_weights_that_are_no_numbers_are_an_error(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: train(clip.untrained(TINY), RECIPE), ValueError, "clip"),
-        (lambda: train(clip.untrained(TINY, words=("a",)), RECIPE), ValueError, "^clip: "),
+        (lambda: train(dataclasses.replace(start(), tokenizer=None), RECIPE), ValueError, "clip"),
+        (lambda: train(dataclasses.replace(start(), tokenizer=ONE), RECIPE), ValueError, "^clip: "),
         (lambda: train(start(), RECIPE, every=0), ValueError, "every"),
         (lambda: Recipe(steps=0), ValueError, "steps"),
         (lambda: Recipe(noise=2), ValueError, "noise"),
