@@ -19,10 +19,10 @@ from rvis.data import Dataset
 from rvis.engine import programs
 from rvis.models import architectures
 from rvis.training import Adversary, Recipe, loop
-from rvis.training.loop import augment
 from tests import toys
 
 SHAPE = (8, 8, 1)
+augment = jax.jit(loop.augment, static_argnames=("crop", "flip", "small", "cutout"))
 
 
 def stripes(count=64):
