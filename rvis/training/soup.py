@@ -85,9 +85,8 @@ def model_soup(
 
     Example:
       >>> import numpy as np, rvis
-      >>> from rvis.training import model_soup
       >>> model, images = rvis.load("mnist_cnn"), np.zeros((4, 28, 28, 1), np.uint8)
-      >>> model_soup([model, model], images, batch_size=2).input_shape
+      >>> rvis.training.model_soup([model, model], images, batch_size=2).input_shape
       (28, 28, 1)
     """
     if not models:
