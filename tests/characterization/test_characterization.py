@@ -31,7 +31,7 @@ STRICT = frozenset(
 
 AGAIN = frozenset(
     """attack_apgd_dlr attack_eot attack_fab_targeted attack_fool_from_picture
-    attack_pgd_colours attack_pgd_l1 attack_pgd_targeted attack_square_l1 attack_square_l2
+    attack_pgd_colours attack_pgd_l1 attack_pgd_targeted attack_square_l2
     attribution_integrated_midpoint attribution_shapley_game attribution_shapley_tolerance
     clip_similarity deepdream_guided evolve_cppn match_in_a_ball robustness_apgd
     style_statistics style_texture_in_scales style_transfer_adam train_robust transforms
