@@ -25,7 +25,7 @@ COMMANDS = {
         ["figure.png", "card.json", "arrays.npz"],
     ),
     "sweep": ("cifar10_resnet layer2 --units 0 3 --steps 2", ["index.html", "spritemap.png"]),
-    "dream": ("photo.jpg --octaves 2 --steps 1 --guide other.jpg", ["figure.png", "card.json"]),
+    "dream": ("photo.jpg --octaves 1 --steps 1 --guide other.jpg", ["figure.png", "card.json"]),
     "attribute": (
         "photo.jpg --methods gradient occlusion --top 2",
         ["figure.png", "gradient/card.json", "occlusion/card.json"],

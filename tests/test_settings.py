@@ -45,10 +45,17 @@ SMALLEST = {
 }
 
 
+AGAIN = {
+    jnp.bfloat16: ("pgd_l2", "square_l2"),
+    jnp.float16: ("fgsm", "bim", "pgd_l2", "apgd_dlr", "square", "square_l2", "carlini_wagner"),
+}
+"""Attacks whose steps another attack takes too, in this format or with this norm in the other."""
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        pytest.param(name, dtype, marks=[pytest.mark.slow] * (dtype == jnp.float16 and "_" in name))
+        pytest.param(name, dtype, marks=[pytest.mark.slow] * (name in AGAIN[dtype]))
         for name in (*BOUNDED, *SMALLEST)
         for dtype in (jnp.bfloat16, jnp.float16)
     ],
@@ -75,8 +82,13 @@ def test_robustness_of_a_network_in_half_precision(dtype):
 
 
 def visualized(**options):
+    # Without jit each operation is a program of its own: those of all views and of a Fourier image
+    # are many, and run so in the examples of their docstrings.
+    views = (transforms.Jitter(1), transforms.Noise(0.1))
     objective = objectives.channel("relu", [0, 2])
-    found = rvis.visualize(POINTWISE, objective, steps=2, **QUIET, **options)
+    found = rvis.visualize(
+        POINTWISE, objective, image="pixel", transforms=views, steps=2, **QUIET, **options
+    )
     return found.images
 
 
@@ -115,8 +127,20 @@ def test_an_old_key_is_the_typed_one(call):
     assert np.any(old != call(key=8))
 
 
-@pytest.mark.parametrize("setting", [jax.debug_nans, jax.disable_jit])
-@pytest.mark.parametrize("name", [*CALLS, *WITHOUT_KEY])
+MANY = ("square", "rise")
+"""Without jit they are hundreds of programs: `apgd` runs as the one, `smoothgrad` as the other."""
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        pytest.param(
+            name, setting, marks=[pytest.mark.slow] * (setting is jax.disable_jit and name in MANY)
+        )
+        for name in (*CALLS, *WITHOUT_KEY)
+        for setting in (jax.debug_nans, jax.disable_jit)
+    ],
+)
 def test_a_setting_changes_no_result(name, setting):
     call = (CALLS | WITHOUT_KEY)[name]
     usual = call()
@@ -185,7 +209,10 @@ FAMILIES = """alexnet convnext_tiny deit_tiny_distilled_patch16_224 densenet121 
     wideresnet28_10""".split()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Which traces its 120 layers for seconds, as `test_families.py` does, strictly where all tests are.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "densenet121")) for n in FAMILIES]
+)
 def test_a_family_promotes_nothing(name):
     model = toys.outline(name)
     pictures = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
@@ -205,8 +232,12 @@ VIEWS = {
 @pytest.mark.parametrize("chain", VIEWS.values(), ids=VIEWS)
 def test_strict_settings_draw_the_same_views(chain):
     pictures = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
-    usual = transforms.apply(chain(), 1, jnp.asarray(pictures))
-    strict = strictly(lambda: transforms.apply(chain(), 1, jnp.asarray(pictures)))
+
+    def drawn():
+        # Traced, as in a run: what promotes is refused there, and a program is compiled once.
+        return jax.jit(lambda shown: transforms.apply(chain(), 1, shown))(jnp.asarray(pictures))
+
+    usual, strict = drawn(), strictly(drawn)
     assert strict.dtype == usual.dtype == jnp.float32
     np.testing.assert_allclose(strict, usual, atol=1e-5)
 
@@ -225,7 +256,7 @@ IMAGES = {
 def test_strict_settings_start_from_the_same_picture(image):
     def decoded():
         kind = image()
-        return kind.decode(kind.init(3))
+        return jax.jit(lambda: kind.decode(kind.init(3)))()
 
     usual, strict = decoded(), strictly(decoded)
     for one, other in zip(jax.tree.leaves(strict), jax.tree.leaves(usual), strict=True):

@@ -33,7 +33,7 @@ PLAIN = {
     "image": "pixel",
     "transforms": (),
     "optimizer": optimizers.steepest(0.5, norm="l2"),
-    "steps": 60,
+    "steps": 30,
     "progress": False,
 }
 
@@ -87,7 +87,7 @@ def test_accuracy_is_that_of_the_card(name, request):
     ("norm", "eps", "name"), [("l2", 0.5, "cifar10_resnet"), ("linf", 0.3, "mnist_cnn")]
 )
 def test_the_robust_network_withstands_what_the_standard_one_does_not(norm, eps, name, request):
-    sample = request.getfixturevalue(DATA[name]).take(slice(0, None, 200))
+    sample = request.getfixturevalue(DATA[name]).take(slice(0, None, 400))
     names = (name, f"{name}_robust")
     attack = Adversary(norm, eps, 10)
     standard, robust = (
@@ -111,8 +111,8 @@ def test_unregularized_class_images_convince_the_network():
 def test_channel_pictures_beat_real_images(name, cifar_test):
     model = rvis.load(name)
     objective = objectives.channel("layer2", range(0, 64, 16))
-    result = rvis.visualize(model, objective, steps=96, progress=False)
-    real = cifar_test.floats(np.arange(0, 10000, 20))
+    result = rvis.visualize(model, objective, steps=48, progress=False)
+    real = cifar_test.floats(np.arange(0, 10000, 50))
     assert (rvis.faithfulness(model, objective, result.images, real).percentile > 99).mean() >= 0.75
 
 

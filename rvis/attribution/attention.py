@@ -134,7 +134,7 @@ def attention_rollout(
       >>> from rvis.models.families.vit import ViT
       >>> module = ViT(patch=4, width=8, depth=2, heads=2, image=16, classes=3)
       >>> images = np.zeros((1, 16, 16, 3), np.float32)
-      >>> variables = module.init(jax.random.key(0), images)
+      >>> variables = jax.jit(module.init)(jax.random.key(0), images)
       >>> model = rvis.from_linen(module, variables, input_shape=(16, 16, 3))
       >>> attribution.attention_rollout(model, images, 0).raw.shape
       (1, 4, 4)
@@ -159,7 +159,7 @@ def attention_gradient(
       >>> from rvis.models.families.vit import ViT
       >>> module = ViT(patch=4, width=8, depth=2, heads=2, image=16, classes=3)
       >>> images = np.zeros((1, 16, 16, 3), np.float32)
-      >>> variables = module.init(jax.random.key(0), images)
+      >>> variables = jax.jit(module.init)(jax.random.key(0), images)
       >>> model = rvis.from_linen(module, variables, input_shape=(16, 16, 3))
       >>> attribution.attention_gradient(model, images, 0).maps.shape
       (1, 16, 16)

@@ -90,7 +90,7 @@ def load(
 
     Example:
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL, words=("red", "circle"))
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
       >>> state = clip.state_dict(small)
       >>> clip.load(state, config=small.config).image.layers == small.image.layers
       True
@@ -324,8 +324,8 @@ def untrained(
 
     Example:
       >>> from rvis import clip
-      >>> clip.untrained(clip.SMALL, words=("red", "blue")).config.vocabulary
-      5
+      >>> clip.untrained(clip.SMALL, words=("a", "red", "circle")).config.vocabulary
+      6
     """
     tokenizer = Words(tuple(words), config.context) if len(words) else None
     if tokenizer is not None:
@@ -357,7 +357,8 @@ def state_dict(clip: CLIP) -> dict[str, np.ndarray]:
 
     Example:
       >>> from rvis import clip
-      >>> clip.state_dict(clip.untrained(clip.SMALL))["text_projection.weight"].shape
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
+      >>> clip.state_dict(small)["text_projection.weight"].shape
       (64, 64)
     """
     return {
@@ -379,7 +380,7 @@ def save(folder: str | os.PathLike[str], clip: CLIP, about: Mapping[str, Any]) -
     Example:
       >>> import tempfile
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL, words=("red", "blue"))
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     clip.load(clip.save(folder, small, {"seed": 0})).tokenizer == small.tokenizer
       True

@@ -167,7 +167,7 @@ def encode_image(clip: CLIP, images: ArrayLike) -> np.ndarray:
     Example:
       >>> import numpy as np
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL)
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
       >>> clip.encode_image(small, np.zeros((2, 48, 48, 3), np.float32)).shape
       (2, 64)
 
@@ -382,7 +382,7 @@ def ensemble(clips: CLIP | Sequence[CLIP]) -> Model:
 
     Example:
       >>> from rvis import clip
-      >>> small = clip.untrained(clip.SMALL)
+      >>> small = clip.untrained(clip.SMALL, words=("a", "red", "circle"))
       >>> clip.ensemble([small, small]).layers[-1]
       '1.embedding'
     """

@@ -130,7 +130,7 @@ def invert(
       >>> model = rvis.load("mnist_cnn")
       >>> digit = np.zeros((28, 28, 1), np.float32)
       >>> digit[6:22, 13:16] = 1
-      >>> found = invert(model, digit, "conv1", samples=2, steps=12)
+      >>> found = invert(model, digit, "conv1", samples=2, steps=3)
       >>> found.images.shape, found.errors.shape
       ((2, 28, 28, 1), (2,))
 

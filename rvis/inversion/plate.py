@@ -166,7 +166,7 @@ def invert_layers(
       >>> from rvis.inversion import invert_layers
       >>> model = rvis.load("mnist_cnn")
       >>> digits = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
-      >>> found = invert_layers(model, digits, ["conv1", "pool1"], steps=12)
+      >>> found = invert_layers(model, digits, ["conv1", "pool1"], steps=3)
       >>> [row["layer"] for row in found.table()], found.images.shape
       (['conv1', 'pool1'], (2, 2, 2, 28, 28, 1))
 

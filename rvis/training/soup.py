@@ -85,10 +85,9 @@ def model_soup(
 
     Example:
       >>> import numpy as np, rvis
-      >>> from rvis.training import model_soup
-      >>> model, images = rvis.load("cifar10_resnet_narrow"), np.zeros((4, 32, 32, 3), np.uint8)
-      >>> model_soup([model, model], images, batch_size=2).input_shape
-      (32, 32, 3)
+      >>> model, images = rvis.load("mnist_cnn"), np.zeros((4, 28, 28, 1), np.uint8)
+      >>> rvis.training.model_soup([model, model], images, batch_size=2).input_shape
+      (28, 28, 1)
     """
     if not models:
         raise ValueError("models: at least one was expected, given none")

@@ -1078,7 +1078,7 @@ def faithfulness() -> Arrays:
         digits(),
         channel("conv2", range(3)),
         BARS,
-        many_bars(),
+        many_bars().take(range(16)),
         other=rvis.load("mnist_cnn_robust"),
     )
     names = ("activation", "percentile", "rank", "counterpart", "correlation", "transfer")
@@ -1184,7 +1184,8 @@ def record() -> Arrays:
 def smooth_pools() -> Arrays:
     from rvis.models.pools import smooth_pools
 
-    return drawn(smooth_pools(digits()), channel("pool2", [0, 1]), image="pixel", steps=3)
+    smooth = smooth_pools(digits())
+    return drawn(smooth, channel("pool2", [0, 1]), image="pixel", transforms=(), steps=3)
 
 
 @entry

@@ -16,29 +16,31 @@ def test_each_entry_has_its_values():
 
 STRICT = frozenset(
     """activation_grid attack_apgd attack_apgd_l1 attack_autoattack attack_carlini_wagner attack_ddn
-    attack_deepfool attack_eot attack_fab attack_fool attack_hop_skip_jump attack_lbfgs
-    attack_mi_fgsm attack_patch attack_pgd_l2 attack_square attack_square_l1 attack_universal
-    attribution_blur_path attribution_deep_lift attribution_expected_gradients
-    attribution_full_gradient attribution_grad_cam_plus attribution_guided_path
-    attribution_integrated_gradients attribution_kernel_shap attribution_lrp attribution_occlusion
-    attribution_rise attribution_shapley_sampling attribution_smoothgrad certificates clip_encode
-    clip_invert deconv_plates deepdream evaluate evolve_cppn evolve_direct faithfulness groups
-    invert joined_inputs manifold_linear_shift match metrics_curves metrics_trust record robustness
-    smooth_pools style_transfer sweep_layer synthesis_generate train_robust verify
-    visualize_composed visualize_diverse visualize_maco visualize_regularized visualize_rgba""".split()
+    attack_deepfool attack_fab attack_fool attack_hop_skip_jump attack_lbfgs attack_mi_fgsm
+    attack_patch attack_pgd_l2 attack_square attack_universal attribution_blur_path
+    attribution_deep_lift attribution_expected_gradients attribution_full_gradient
+    attribution_grad_cam_plus attribution_guided_path attribution_integrated_gradients
+    attribution_kernel_shap attribution_lrp attribution_occlusion attribution_rise
+    attribution_shapley_sampling attribution_smoothgrad certificates clip_encode clip_invert
+    deconv_plates deepdream evaluate evolve_direct faithfulness groups invert joined_inputs
+    manifold_linear_shift match metrics_curves metrics_trust record robustness smooth_pools
+    style_transfer sweep_layer synthesis_generate train verify visualize_channels""".split()
 )
 """What the run under JAX's strict settings tries: each function once."""
 
 
 AGAIN = frozenset(
-    """attack_apgd_dlr attack_fab_targeted attack_fool_from_picture attack_pgd_colours attack_pgd_l1
-    attack_pgd_targeted attack_square_l2 attribution_integrated_midpoint attribution_shapley_game
-    attribution_shapley_tolerance deepdream_guided match_in_a_ball robustness_apgd
-    style_texture_in_scales style_transfer_adam transforms visualize_between visualize_cppn
-    visualize_direction visualize_kept_near visualize_layer visualize_logits visualize_maps
-    visualize_maps_by_gradient visualize_neuron visualize_optimizers visualize_own_statistics
-    visualize_pixels visualize_probability visualize_pyramid visualize_receptive_field
-    visualize_snapshots visualize_transforms visualize_vectors visualize_yosinski""".split()
+    """attack_apgd_dlr attack_eot attack_fab_targeted attack_fool_from_picture
+    attack_pgd_colours attack_pgd_l1 attack_pgd_targeted attack_square_l2
+    attribution_integrated_midpoint attribution_shapley_game attribution_shapley_tolerance
+    clip_similarity deepdream_guided evolve_cppn match_in_a_ball robustness_apgd
+    style_statistics style_texture_in_scales style_transfer_adam train_robust transforms
+    visualize_between visualize_composed visualize_cppn visualize_direction
+    visualize_diverse visualize_kept_near visualize_layer visualize_logits visualize_maco
+    visualize_maps visualize_maps_by_gradient visualize_neuron visualize_optimizers
+    visualize_own_statistics visualize_pixels visualize_probability visualize_pyramid
+    visualize_receptive_field visualize_regularized visualize_rgba visualize_snapshots
+    visualize_transforms visualize_vectors visualize_yosinski""".split()
 )
 """Functions that another entry calls too, with options whose own tests say what they do."""
 

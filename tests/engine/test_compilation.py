@@ -12,10 +12,12 @@ import pytest
 import rvis
 from tests import toys
 
-PROGRAM = """
+FOLDER = """
 import json, jax, rvis
 from tests import toys
 print(rvis.keep_programs())
+"""
+PROGRAM = """
 model = toys.pointwise()
 found = rvis.visualize(model, rvis.objectives.channel("relu", 0), steps=2, progress=False)
 print(json.dumps(found.config["compiled"]))
@@ -39,9 +41,9 @@ def test_programs_are_kept_where_they_should_be(tmp_path, named):
     if named:
         variables["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "named")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | variables
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", FOLDER + ("" if named else PROGRAM)]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    folder, told = out.stdout.split("\n")[:2]
+    folder, told, *_ = out.stdout.split("\n")
     assert folder == str(tmp_path / ("named" if named else "own/programs"))
     if not named:
         assert len(list((tmp_path / "own/programs").iterdir())) >= json.loads(told)["programs"] > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rvis import clip
+from rvis.clip.tokenizer import Words
 from scripts.clip_scenes import scenes, training
 from scripts.clip_scenes.training import Recipe, augment, contrastive_loss, train, zero_shot
 
@@ -124,7 +125,7 @@ def test_the_loss_by_hand():
     columns = cosines - np.log(np.exp(cosines).sum(0, keepdims=True))
     expected = -(np.trace(rows) + np.trace(columns)) / 4
     scale = jnp.log(2.0)
-    loss, right = contrastive_loss(images, texts, scale, jnp.eye(2, dtype=bool))
+    loss, right = jax.jit(contrastive_loss)(images, texts, scale, jnp.eye(2, dtype=bool))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert right == 1.0
 
@@ -135,7 +136,7 @@ def test_true_captions_of_others_are_no_mistakes():
     images, texts = (jnp.asarray(rng.standard_normal((3, 4)), jnp.float32) for _ in range(2))
     rows = jnp.asarray([0, 1, 2, 2])
     agreement = jnp.eye(4, dtype=bool).at[2, 3].set(True).at[3, 2].set(True)
-    grad = jax.value_and_grad(lambda x, a: contrastive_loss(x, texts[rows], 1.0, a)[0])
+    grad = jax.jit(jax.value_and_grad(lambda x, a: contrastive_loss(x, texts[rows], 1.0, a)[0]))
     value, slope = grad(images[rows], agreement)
     assert np.isfinite(slope).all()
     plain, _ = grad(images[rows], jnp.eye(4, dtype=bool))
@@ -144,10 +145,11 @@ def test_true_captions_of_others_are_no_mistakes():
 
 
 def test_augmentation_keeps_its_bounds():
+    changed = jax.jit(augment, static_argnums=2)
     still = Recipe(noise=0, colour=0, shift=0)
     images = jnp.asarray(SOME.images[:4])
-    np.testing.assert_allclose(augment(jax.random.key(0), images, still), images, atol=1e-6)
-    moved = augment(jax.random.key(0), images, Recipe(noise=0.3, colour=0.1, shift=2))
+    np.testing.assert_allclose(changed(jax.random.key(0), images, still), images, atol=1e-6)
+    moved = changed(jax.random.key(0), images, Recipe(noise=0.3, colour=0.1, shift=2))
     assert moved.shape == images.shape and moved.min() >= 0 and moved.max() <= 1
 
 
@@ -155,6 +157,8 @@ def start():
     return clip.untrained(TINY, words=scenes.vocabulary())
 
 
+ONE = Words(("a",), TINY.context)
+"""A vocabulary that lacks what captions say."""
 RECIPE = Recipe(steps=40, batch_size=16, learning_rate=3e-3, warmup=4)
 
 
@@ -206,8 +210,8 @@ def test_weights_that_are_no_numbers_are_an_error(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: train(clip.untrained(TINY), RECIPE), ValueError, "clip"),
-        (lambda: train(clip.untrained(TINY, words=("a",)), RECIPE), ValueError, "^clip: "),
+        (lambda: train(dataclasses.replace(start(), tokenizer=None), RECIPE), ValueError, "clip"),
+        (lambda: train(dataclasses.replace(start(), tokenizer=ONE), RECIPE), ValueError, "^clip: "),
         (lambda: train(start(), RECIPE, every=0), ValueError, "every"),
         (lambda: Recipe(steps=0), ValueError, "steps"),
         (lambda: Recipe(noise=2), ValueError, "noise"),

@@ -20,6 +20,7 @@ from scripts.bench import __main__ as bench
 from scripts.bench import machine
 from scripts.bench.rows import Row
 from scripts.gallery import networks
+from tests.scripts.docs import reduced
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +173,13 @@ def test_combinations_prints_a_table(capsys, monkeypatch):
     monkeypatch.setattr(
         combinations, "table", lambda *a: {"logit": lambda u: rvis.objectives.logit(u)}
     )
-    assert combinations.main("--models mnist_cnn --images pixel --steps 8".split()) == 0
+    assert combinations.main("--models mnist_cnn --images pixel --steps 4".split()) == 0
     assert "| pixel | mnist_cnn | 1 of 1 | 1 of 1 | 0 |" in capsys.readouterr().out
 
 
 def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks, "installed", lambda: False)
+    monkeypatch.setattr(rvis, "load", reduced.load, raising=False)
     for name in ("LUCID", "PLAIN"):
         monkeypatch.setitem(getattr(visualize, name), "steps", 1)
     assert visualize.main(["--quiet", "--out", str(tmp_path)]) == 0
@@ -188,7 +190,9 @@ def test_the_gallery_shows_standard_beside_robust(tmp_path, monkeypatch, capsys)
 
 def test_the_gallery_begins_with_real_networks(tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "installed", lambda: True)
-    monkeypatch.setattr(networks, "load", lambda name: rvis.load("tiny_resnet"))
+    monkeypatch.setattr(networks, "load", reduced.load)
+    draw = networks.draw
+    monkeypatch.setattr(networks, "draw", lambda *a, **options: draw(*a, **{**options, "steps": 1}))
     monkeypatch.setattr(networks, "CLASSES", ("goldfish", "monarch"))
     monkeypatch.setattr(networks, "UNITS", {"alexnet layer3": (1, 2)})
     monkeypatch.setattr(visualize, "gallery", lambda out, **_: [])

@@ -62,9 +62,8 @@ def test_each_learns_something_else_that_is_robust(options):
 def test_trades_diverges_from_what_the_network_says():
     images, network = jnp.asarray(stripes().floats(np.arange(6))), model()
     reference = jax.nn.softmax(network(images))
-    moved = ADVERSARY.perturb(
-        jax.random.key(0), network, images, jnp.zeros(6, jnp.int32), reference
-    )
+    labels = jnp.zeros(6, jnp.int32)
+    moved = jax.jit(ADVERSARY.perturb)(jax.random.key(0), network, images, labels, reference)
 
     def divergence(x):
         return -(reference * jax.nn.log_softmax(network(x))).sum(1)
@@ -88,7 +87,7 @@ def test_images_kept_for_validation_are_not_trained_on(monkeypatch):
 
     monkeypatch.setattr(loop, "_update", watched)
     data = stripes()
-    _, told = learn(dataclasses.replace(RECIPE, epochs=1), data, validation=16)
+    _, told = learn(RECIPE, data, validation=16)
     met = {image.tobytes() for batch in seen for image in batch}
     assert len(met) == 48 and "validation_accuracy" in told[0][1]
 
@@ -113,7 +112,7 @@ def test_the_best_epoch_is_given_back(monkeypatch):
 
 
 def test_catastrophic_overfitting_ends_the_training_and_is_undone(monkeypatch, tmp_path):
-    recipe = dataclasses.replace(RECIPE, adversary=Adversary("linf", 0.05, steps=1))
+    recipe = dataclasses.replace(RECIPE, adversary=ADVERSARY)
     shown = fading(monkeypatch, [0.6, 0.2, 0.9, 0.9])
     trained, told = learn(recipe, validation=16, checkpoint=tmp_path / "c")
     assert len(told) == 2

