@@ -44,7 +44,8 @@ def loud(params, images, *, tap=identity, relu=jax.nn.relu):
     return tap("out", 1e4 * small.apply(params, images))
 
 
-@pytest.mark.parametrize("name", ["pgd", "apgd", "ddn"])
+# APGD's loss is tried on loud logits in test_gradient.
+@pytest.mark.parametrize("name", ["pgd", pytest.param("apgd", marks=pytest.mark.slow), "ddn"])
 def test_loud_logits_are_no_robustness(name):
     images, labels = small.images(12)
     options = {} if name == "ddn" else {"eps": 0.03}

@@ -36,7 +36,9 @@ def test_a_linear_layer_gives_the_preimage_nearest_to_the_start():
     assert found.errors < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["pixel", "fourier", "pyramid"])
+@pytest.mark.parametrize(
+    "kind", ["pixel", "fourier", pytest.param("pyramid", marks=pytest.mark.slow)]
+)
 def test_the_pixels_themselves_invert_to_the_image(kind):
     options = {**PLAIN, "image": kind}
     found = invert(IDENTITY, PHOTO, "out", steps=384, **options)
@@ -135,7 +137,12 @@ def test_a_result_shows_and_saves_itself(both, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layer", "third"), [("conv", 0), ("relu", 0), ("pool", 1), ("dense", 2), ("logits", 2)]
+    ("layer", "third"),
+    [
+        *(("conv", 0), ("pool", 1), ("logits", 2)),
+        pytest.param("relu", 0, marks=pytest.mark.slow),
+        pytest.param("dense", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_total_variation_weighs_more_in_depth(layer, third):
     found = invert(SMALL, PAIR[0], layer, steps=1, progress=False)

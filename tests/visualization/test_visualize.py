@@ -70,7 +70,10 @@ def test_any_size_and_channels_and_the_score_rises(model, image, size):
     assert result.images.max() <= 1
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk": 1}, {"chunk": 7}, {"facets": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunk": 1}, pytest.param({"chunk": 7}, marks=pytest.mark.slow), {"facets": 2}],
+)
 def test_a_unit_has_the_same_bits_alone_and_in_a_batch(options):
     many = draw(objectives.channel("relu", range(4)), **options)
     for unit in (0, 3):
@@ -386,9 +389,13 @@ def test_a_network_with_relus_of_its_own_is_drawn_too():
     assert (result.scores[:, -1] > result.scores[:, 0]).all()
 
 
+SMALL_CPPN = images.CPPN((6, 8, 3), layers=2, width=8)
+
+
 @pytest.mark.parametrize("kind", images.KINDS)
 def test_every_parameterization_climbs(kind):
-    result = draw(objectives.channel("conv", [0, 1]), image=kind, steps=24, transforms=())
+    image = SMALL_CPPN if kind == "cppn" else kind
+    result = draw(objectives.channel("conv", [0, 1]), image=image, steps=24, transforms=())
     assert (result.scores[:, -4:].mean(1) > result.scores[:, :4].mean(1)).all()
     assert result.images.shape[-1] == (4 if kind == "rgba" else 3)
     assert (result.alpha is not None) == (kind == "maco")
@@ -407,7 +414,7 @@ def test_a_model_in_double_precision():
 
 
 def test_a_cppn_is_shown_as_it_is():
-    options = {"image": "cppn", "steps": 24}  # of the program that climbs above
+    options = {"image": SMALL_CPPN, "steps": 24}  # of the program that climbs above
     objective = objectives.channel("conv", [0, 1])
     plain = draw(objective, transforms=(), **options)
     np.testing.assert_array_equal(draw(objective, transforms=None, **options).images, plain.images)
