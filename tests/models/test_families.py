@@ -58,11 +58,8 @@ def narrow(name: str):
     return ARCHITECTURES[name].make(**({"dense": 64} if name.startswith("vgg") else {}))
 
 
-# What is peculiar to a bottleneck is in test_parity's networks of 64 pixels too. Of a VGG the
-# layers' names and order, the number of ReLUs and the weights' shapes are looked at below, and how
-# its first dense layer reads the places on AlexNet.
-SELDOM = ("resnet50", "vgg16")
-SEEN = [pytest.param(name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in PARITY]
+# What is peculiar to a bottleneck is in test_parity's networks of 64 pixels too.
+SEEN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in PARITY]
 
 
 @pytest.fixture(scope="module", params=SEEN)
