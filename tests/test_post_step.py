@@ -64,7 +64,7 @@ MODEL = toys.pointwise()
 ALL = (post_step.decay(0.01), post_step.blur(0.5, every=2), post_step.small_norm(10))
 
 
-@pytest.mark.parametrize("image", ["pixel", "fourier"])
+@pytest.mark.parametrize("image", [pytest.param("pixel", marks=pytest.mark.slow), "fourier"])
 def test_maps_work_in_every_parameterization(image):
     plain, mapped = (
         rvis.visualize(

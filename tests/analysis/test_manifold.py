@@ -139,7 +139,7 @@ def test_a_sample_of_points_has_the_neighbours_of_all():
     assert part.error > 1.5 * whole.error
 
 
-@pytest.mark.parametrize("d", [2, 5])
+@pytest.mark.parametrize("d", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_intervals_hold_the_estimators_mean_nineteen_times_in_twenty(d):
     found = [
         manifold.intrinsic_dimension(spread(300, d, 8, seed), k=10, key=seed) for seed in range(60)

@@ -110,7 +110,8 @@ def test_pixels_that_no_stride_reaches_are_not_seen():
     [
         ("mnist_cnn", ("conv2", "pool2", "fc1")),
         ("resnet18", ("maxpool", "layer2.0.downsample", "layer2.0")),
-        ("googlenet", ("maxpool2", "inception3a.branch4")),
+        # InceptionV1 has its branches too.
+        pytest.param("googlenet", ("maxpool2", "inception3a.branch4"), marks=pytest.mark.slow),
         ("inceptionv1", ("localresponsenorm1", "mixed3a")),
         ("cifar_resnet", ("layer2", "layer4.0.conv1")),
     ],

@@ -64,9 +64,10 @@ def following(label, phase, count, **about):
     request = prepare(MODEL, IMAGES[:1], label, norm="l2", key=0)
     plan = plan_hop_skip_jump(request, steps=1)
     problem, start = jax.tree.map(lambda leaf: leaf[0], (plan.problem, plan.starts))
-    state = plan.attack.init(jax.random.key(0), start)
+    state = jax.jit(plan.attack.init)(jax.random.key(0), start)
     state = state.replace(phase=jnp.int32(phase), count=jnp.int32(count), edge=start.given, **about)
-    return plan.attack.step(jax.random.key(0), state, MODEL, problem)[0]
+    step = jax.jit(type(plan.attack).step)
+    return step(plan.attack, jax.random.key(0), state, MODEL, problem)[0]
 
 
 def test_a_direction_is_of_votes_less_their_mean():

@@ -29,7 +29,13 @@ def run(name, **options):
     return attack(small.network(), IMAGES, LABELS, **{**EVERY[name], **options})
 
 
-@pytest.mark.parametrize("name", EVERY)
+# Pictures are rounded as PGD's (FGSM) or as FAB's (FMN, DDN).
+SELDOM = ("fgsm", "fmn", "ddn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in EVERY]
+)
 def test_the_saved_pictures_fool_as_reported(name, tmp_path):
     found = run(name, **QUIET)
     paths = sorted((found.save(tmp_path) / "images").iterdir())

@@ -47,7 +47,14 @@ def test_a_linear_models_curve_is_that_of_its_margins(linear):
     assert np.isinf(curve.smallest).mean() == curve.accuracies[-1]
 
 
-@pytest.mark.parametrize("attack", attacks.ATTACKS)
+# BIM and MI-FGSM are PGD's loop with other steps.
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("bim", "mi_fgsm")))
+        for name in attacks.ATTACKS
+    ],
+)
 def test_success_never_falls_and_zero_is_the_clean_accuracy(attack):
     images, labels = small.images(9)
     wrong = np.where(np.arange(9) < 2, (labels + 1) % 5, labels)

@@ -137,9 +137,15 @@ def shared(model, images, labels, *, eps, norm):
 @pytest.mark.parametrize(
     ("attack", "failed"),
     [
-        (functools.partial(attacks.autoattack, progress=False), set()),
+        pytest.param(
+            functools.partial(attacks.autoattack, progress=False), set(), marks=pytest.mark.slow
+        ),
         (functools.partial(attacks.fab, steps=10, progress=False), set()),
-        (functools.partial(attacks.mi_fgsm, loss="margin", progress=False), set()),
+        pytest.param(
+            functools.partial(attacks.mi_fgsm, loss="margin", progress=False),
+            set(),
+            marks=pytest.mark.slow,
+        ),
         (
             functools.partial(attacks.apgd, loss="dlr", steps=10, quantize=True, progress=False),
             set(),

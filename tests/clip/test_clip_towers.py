@@ -272,7 +272,7 @@ def test_the_classifier_s_logits_are_scaled_cosines(tiny):
     np.testing.assert_allclose(by_name, direct, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("pool", ["class", "mean"])
+@pytest.mark.parametrize("pool", ["class", pytest.param("mean", marks=pytest.mark.slow)])
 def test_grad_cam_on_tokens(pool):
     one = clip.untrained(dataclasses.replace(TINY, pool=pool), words=WORDS)
     found = attribution.grad_cam(one.image, IMAGES, clip.similarity(one, TEXTS[0]), progress=False)

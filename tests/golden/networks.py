@@ -28,8 +28,10 @@ def images(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(sum(size)).standard_normal((1, *size, 3))
 
 
-def computed(about: dict[str, Any], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The same of our network, in the precision that is on."""
+def computed(
+    about: dict[str, Any], size: tuple[int, int], *, gradient: bool = True
+) -> dict[str, np.ndarray]:
+    """The same of our network, in the precision that is on, perhaps without the gradient."""
     state = {name: seeded.weight(name, tuple(shape)) for name, shape in about["shapes"].items()}
     # The images stand behind the normalisation.
     model = architectures.build(
@@ -52,9 +54,13 @@ def computed(about: dict[str, Any], size: tuple[int, int]) -> dict[str, np.ndarr
         logits = apply(params, pictures, tap=tap)
         return logits[0, 7], {"logits": logits, **seen}
 
-    graded = jax.jit(jax.grad(forward, argnums=1, has_aux=True))
-    gradient, found = graded(params, jnp.asarray(images(size), kind))
-    return {name: np.asarray(value) for name, value in {**found, "gradient": gradient}.items()}
+    pictures = jnp.asarray(images(size), kind)
+    if gradient:
+        slope, found = jax.jit(jax.grad(forward, argnums=1, has_aux=True))(params, pictures)
+        found = {**found, "gradient": slope}
+    else:
+        _, found = jax.jit(forward)(params, pictures)
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def summary(name: str, value: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import rvis
-from rvis import objectives
+from rvis import images, objectives
 from rvis.images import Fourier, Pixel, Pyramid
 from tests import toys
 
 QUICK: dict[str, Any] = {"transforms": (), "progress": False}
+SMALLER = {"cppn": {"layers": 2, "width": 8}, "pyramid": {"levels": 2}}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,8 @@ QUICK: dict[str, Any] = {"transforms": (), "progress": False}
 def test_any_number_of_channels_climbs(kind, channels):
     model = toys.pointwise(channels=channels)
     objective = objectives.channel("conv", 0)
-    result = rvis.visualize(model, objective, image=kind, steps=16, **QUICK)
+    image = dataclasses.replace(images.named(kind, model.input_shape), **SMALLER.get(kind, {}))
+    result = rvis.visualize(model, objective, image=image, steps=16, **QUICK)
     assert result.images.shape == (6, 8, channels)
     assert result.scores[-1] > result.scores[0]
     assert 0 <= result.images.min() and result.images.max() <= 1
@@ -73,7 +75,7 @@ class Generator:
 
 @pytest.fixture(scope="module")
 def generator():
-    variables = Decoder().init(jax.random.key(1), jnp.zeros(5))
+    variables = jax.jit(Decoder().init)(jax.random.key(1), jnp.zeros(5))
     return Generator(Decoder(), variables, (8, 8, 3))
 
 

@@ -61,8 +61,17 @@ def test_what_is_encoded_decodes_to_itself(image):
     np.testing.assert_allclose(around(image, picture), picture, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [*images.KINDS])
-@pytest.mark.parametrize("shape", [(10, 7, 3), (1, 6, 3), (5, 5, 1)])
+# A network's layers know no sizes, so that whole runs try it on one of them alone.
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        pytest.param(
+            kind, shape, marks=[pytest.mark.slow] * (kind == "cppn" and shape != (1, 6, 3))
+        )
+        for kind in images.KINDS
+        for shape in [(10, 7, 3), (1, 6, 3), (5, 5, 1)]
+    ],
+)
 def test_every_kind_starts_at_any_size(kind, shape):
     image = images.named(kind, shape)
     picture = np.asarray(start(image))

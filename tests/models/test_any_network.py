@@ -376,14 +376,21 @@ FUNCTIONS = {
 OF_CLASSES = ("visualize a class", "pgd", "deepfool")
 LIKE_OTHERS = (
     *("deconvnet", "deepdream", "deepfool", "integrated gradients", "invert", "occlusion"),
-    "visualize a class",
+    *("visualize", "visualize a class"),
 )
 """What asks no more of a network than the other functions do: whole runs try it on one kind."""
+SELDOM = {
+    "pgd": ("nnx", "one logit"),
+    "grad_cam": ("nnx", "nnx vit", "function without names", "segmenter"),
+}
+"""What asks for gradients and layers as `gradient` and `replace` do, with the kinds on which whole
+runs try it: those whose classes or layers are made of something else."""
 
 
 def slow(kind, function):
-    refused = KINDS[kind].refuses and function in OF_CLASSES
-    return function in LIKE_OTHERS and kind != "nnx" and not refused
+    if KINDS[kind].refuses and function in OF_CLASSES:
+        return False
+    return kind not in SELDOM.get(function, ("nnx",) if function in LIKE_OTHERS else KINDS)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ def test_a_sum_of_objectives_is_asked_of_the_members_logits():
     np.testing.assert_allclose(maps, one + two, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("combine", ["logits", "probabilities"])
+# Whose means are worked out above.
+@pytest.mark.parametrize(
+    "combine", ["logits", pytest.param("probabilities", marks=pytest.mark.slow)]
+)
 def test_an_ensemble_is_attacked_and_visualized(combine):
     model = both(combine)
     labels = np.asarray(model(IMAGES)).argmax(1)

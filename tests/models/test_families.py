@@ -119,7 +119,10 @@ def test_input_gradient_is_the_reference_s(both):
     assert away <= both.tolerance * np.linalg.norm(sample)
 
 
-@pytest.mark.parametrize("name", PARITY)
+# A narrow VGG has all that AlexNet has, without its 60 million weights.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "alexnet")) for n in PARITY]
+)
 def test_weights_come_back_bit_for_bit(name):
     module, rng = narrow(name), np.random.default_rng(0)
     shapes = convert.reference_shapes(module, (224, 224, 3))
@@ -133,7 +136,7 @@ def test_weights_come_back_bit_for_bit(name):
     ("name", "layer"),
     [
         pytest.param("vgg16", "pool5", marks=pytest.mark.slow),
-        ("googlenet", "maxpool3"),
+        pytest.param("googlenet", "maxpool3", marks=pytest.mark.slow),
         ("inceptionv1", "maxpool4"),
     ],
 )

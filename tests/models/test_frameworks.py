@@ -262,9 +262,9 @@ def test_an_equinox_module_with_state_is_evaluated():
     still = eqx.nn.inference_mode(net)
     still = eqx.tree_at(lambda n: [b.training for b in n.blocks], still, [False, False])
     image = jnp.moveaxis(IMAGES[1], -1, 0)
-    close(model(IMAGES)[1], still(image, state)[0])
+    close(model(IMAGES)[1], jax.jit(lambda x: still(x, state)[0])(image))
     seen = rvis.record(model, IMAGES, ["blocks.0", "token", "table"])
-    block, _ = still.blocks[0](image, state)
+    block = jax.jit(lambda x: still.blocks[0](x, state)[0])(image)
     close(seen["blocks.0"][1], jnp.moveaxis(block, 0, -1))
     close(seen["table"], np.broadcast_to(net.table.weight[1], (2, 4)))
     # The module that was given is as it was.
@@ -276,10 +276,14 @@ def test_equinox_tokens_can_be_replaced():
     _, net, state = equinox_net()
     model = rvis.from_equinox(net, state=state, input_shape=SHAPE)
     tokens = jax.random.normal(KEY, (2, 64, 4))
-    out = model.apply(
-        model.params, IMAGES, tap=taps.replacing({"token": tokens.reshape(2, 8, 8, 4)})
-    )
-    close(out, jax.vmap(net.out)((tokens + net.table.weight[1]).mean(1)))
+
+    @jax.jit
+    def both(params, images, tokens):
+        tap = taps.replacing({"token": tokens.reshape(2, 8, 8, 4)})
+        expected = jax.vmap(net.out)((tokens + net.table.weight[1]).mean(1))
+        return model.apply(params, images, tap=tap), expected
+
+    close(*both(model.params, IMAGES, tokens))
 
 
 def test_equinox_maps_come_channels_last():

@@ -60,7 +60,9 @@ def test_one_call_after_the_other_keeps_both():
 def test_pictures_and_attacks_stay_in_float32():
     half = toys.pointwise().astype("bfloat16")
     image = np.full((1, 6, 8, 3), 0.5, np.float32)
-    drawn = rvis.visualize(half, objectives.channel("relu", [0, 1]), steps=4, **QUIET)
+    drawn = rvis.visualize(
+        half, objectives.channel("relu", [0, 1]), steps=4, transforms=(), **QUIET
+    )
     assert drawn.images.dtype == drawn.scores.dtype == np.float32
     assert attacks.pgd(half, image, 0, eps=0.1, steps=2, **QUIET).images.dtype == np.float32
 

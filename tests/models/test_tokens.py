@@ -166,7 +166,7 @@ def test_a_grid_of_another_shape_is_given():
 
 def test_guided_backpropagation_reaches_activations_that_take_no_relu():
     """A module may take `relu` and, of gelu alone, not use it."""
-    small = {"depths": (1, 1, 1, 1), "widths": (4, 4, 4, 4)}
+    small = {"depths": (1, 1), "widths": (4, 4)}
     one = architectures.build(
         "convnext_tiny", config=small, weights="random", input_shape=(32, 32, 3)
     )

@@ -172,9 +172,9 @@ def test_several_styles_mix_by_their_shares(model):
 
 
 def test_coarse_to_fine_ends_at_the_contents_size(model):
-    result = style.transfer(model, CONTENT, STYLE[:4], scales=(0.5, 1), steps=5, **ON_TOY)
+    result = style.transfer(model, CONTENT, STYLE[:4], scales=(0.5, 1), steps=4, **ON_TOY)
     assert result.images.shape == CONTENT.shape
-    assert result.scores.shape == (10,)
+    assert result.scores.shape == (8,)
 
 
 def test_an_interrupted_transfer_goes_on_at_its_scale(model, tmp_path, monkeypatch):
@@ -206,8 +206,8 @@ def test_a_callback_sees_every_scale_and_ends_the_run(model):
     assert seen == [(i + 1, shapes[i], (2, i + 1)) for i in range(6)]
     assert list(found.snapshots) == [0, 2]
     last = 1
-    found = style.transfer(model, CONTENT, STYLE, callback=watch, **options)
-    assert found.images.shape == CONTENT.shape and found.scores.shape == (1,)
+    found = style.transfer(model, CONTENT, STYLE, ratio=[0.1, 1], callback=watch, **options)
+    assert found.images.shape == (2, *CONTENT.shape) and found.scores.shape == (2, 1)
     assert not found.snapshots
 
 
@@ -314,7 +314,7 @@ def test_in_windows_memory_does_not_grow_with_the_picture():
         compiled = judge.lower(asked, goal, blank).compile()
         return compiled.memory_analysis().temp_size_in_bytes - 3 * blank.nbytes
 
-    assert needed(512, 128) < 1.1 * needed(256, 128) < 0.6 * needed(256, None)
+    assert needed(256, 64) < 1.1 * needed(128, 64) < 0.6 * needed(128, None)
 
 
 @pytest.mark.parametrize("length", [64, 65, 70, 127, 200])
@@ -329,10 +329,11 @@ def test_every_place_counts_in_one_window(length, tile):
 
 def test_in_windows_a_transfer_goes_the_same_way():
     model = rvis.load("mnist_cnn")
-    content, own = RNG.uniform(size=(2, 60, 44, 1)).astype(np.float32)
+    content, own = RNG.uniform(size=(2, 40, 22, 1)).astype(np.float32)
+    options = {"style_layers": ["relu1", "pool1"], "content_layers": "relu1", "steps": 4}
     whole, parts = (
-        style.transfer(model, content, own, ratio=[0.01, 1], steps=6, tile=tile, progress=False)
-        for tile in (None, 40)
+        style.transfer(model, content, own, ratio=[0.01, 1], tile=tile, progress=False, **options)
+        for tile in (None, 24)
     )
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-3)
     np.testing.assert_allclose(parts.content_loss, whole.content_loss, rtol=1e-2)
@@ -455,8 +456,9 @@ def test_layers_that_see_other_pixels_in_windows_are_refused(apply):
 
 def test_windows_serve_in_double_precision():
     with jax.enable_x64(True):
-        picture = np.random.default_rng(0).uniform(size=(2, 60, 44, 1)).astype(np.float32)
-        options = {"steps": 2, "tile": 40, "progress": False}
+        picture = np.random.default_rng(0).uniform(size=(2, 30, 18, 1)).astype(np.float32)
+        layers = {"style_layers": "relu1", "content_layers": "conv1"}
+        options = {"steps": 1, "tile": 20, "progress": False, **layers}
         found = style.transfer(rvis.load("mnist_cnn"), *picture, **options)
     assert np.isfinite(found.scores).all()
 

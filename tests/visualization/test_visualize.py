@@ -47,9 +47,19 @@ def test_shapes_follow_objectives_and_facets(objective, facets, shape):
     assert result.show().size[0] > 90
 
 
-@pytest.mark.parametrize("image", ["fourier", "pixel"])
 @pytest.mark.parametrize(
-    ("model", "size"), [(MODEL, None), (GREY, 5), (GREY, (7, 4)), (MODEL, (1, 9))]
+    ("image", "model", "size"),
+    [
+        ("fourier", MODEL, None),
+        ("pixel", GREY, (7, 4)),
+        ("fourier", GREY, 5),
+        ("fourier", MODEL, (1, 9)),
+        *(
+            pytest.param("pixel", model, size, marks=pytest.mark.slow)
+            for model, size in ((MODEL, None), (GREY, 5), (MODEL, (1, 9)))
+        ),
+        pytest.param("fourier", GREY, (7, 4), marks=pytest.mark.slow),
+    ],
 )
 def test_any_size_and_channels_and_the_score_rises(model, image, size):
     result = draw(objectives.channel("conv", 0), model, image=image, size=size, transforms=())
@@ -60,7 +70,10 @@ def test_any_size_and_channels_and_the_score_rises(model, image, size):
     assert result.images.max() <= 1
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk": 1}, {"chunk": 7}, {"facets": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunk": 1}, pytest.param({"chunk": 7}, marks=pytest.mark.slow), {"facets": 2}],
+)
 def test_a_unit_has_the_same_bits_alone_and_in_a_batch(options):
     many = draw(objectives.channel("relu", range(4)), **options)
     for unit in (0, 3):
@@ -370,15 +383,19 @@ def test_a_network_with_relus_of_its_own_is_drawn_too():
             return nn.Dense(2, name="dense")(x.mean((1, 2)))
 
     module = Own()
-    variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 8, 8, 3)))
     own = rvis.from_linen(module, variables, input_shape=(8, 8, 3))
     result = draw(objectives.channel("conv", [0, 1]), own, transforms=())
     assert (result.scores[:, -1] > result.scores[:, 0]).all()
 
 
+SMALL_CPPN = images.CPPN((6, 8, 3), layers=2, width=8)
+
+
 @pytest.mark.parametrize("kind", images.KINDS)
 def test_every_parameterization_climbs(kind):
-    result = draw(objectives.channel("conv", [0, 1]), image=kind, steps=24, transforms=())
+    image = SMALL_CPPN if kind == "cppn" else kind
+    result = draw(objectives.channel("conv", [0, 1]), image=image, steps=24, transforms=())
     assert (result.scores[:, -4:].mean(1) > result.scores[:, :4].mean(1)).all()
     assert result.images.shape[-1] == (4 if kind == "rgba" else 3)
     assert (result.alpha is not None) == (kind == "maco")
@@ -397,11 +414,10 @@ def test_a_model_in_double_precision():
 
 
 def test_a_cppn_is_shown_as_it_is():
-    objective = objectives.channel("conv", 0)
-    plain = draw(objective, image="cppn", transforms=())
-    np.testing.assert_array_equal(
-        draw(objective, image="cppn", transforms=None).images, plain.images
-    )
+    options = {"image": SMALL_CPPN, "steps": 24}  # of the program that climbs above
+    objective = objectives.channel("conv", [0, 1])
+    plain = draw(objective, transforms=(), **options)
+    np.testing.assert_array_equal(draw(objective, transforms=None, **options).images, plain.images)
 
 
 def test_the_transparency_of_maco_is_where_the_gradient_was():
@@ -411,7 +427,13 @@ def test_the_transparency_of_maco_is_where_the_gradient_was():
     assert result.alpha.min() == 0 and result.alpha.shape == (6, 8)
 
 
-@pytest.mark.parametrize("layer", ["conv1", "relu1", "pool1", "conv2", "relu2"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *("conv1", "relu2"),
+        *(pytest.param(layer, marks=pytest.mark.slow) for layer in ("relu1", "pool1", "conv2")),
+    ],
+)
 def test_a_layer_is_reached_without_those_after_it(layer):
     """An image of the field's size is too small for the network's last layers."""
     alexnet = toys.outline("alexnet")
@@ -508,7 +530,7 @@ def test_an_error_in_a_callback_is_its_callers():
         raise ArithmeticError("mine")
 
     with pytest.raises(ArithmeticError, match="mine"):
-        draw(THREE, callback=broken)
+        draw(THREE, steps=6, snapshots=(0, 4), callback=broken)  # compiled above
 
 
 @pytest.mark.parametrize(
