@@ -127,8 +127,8 @@ def test_an_old_key_is_the_typed_one(call):
     assert np.any(old != call(key=8))
 
 
-MANY = ("square", "rise")
-"""Without jit they are hundreds of programs: `apgd` runs as the one, `smoothgrad` as the other."""
+MANY = ("pgd", "square", "rise")
+"""Without jit they are hundreds of programs: `apgd` runs as the first two, `smoothgrad` as RISE."""
 
 
 @pytest.mark.parametrize(
