@@ -120,7 +120,7 @@ def section(cast: networks.Cast) -> Section:
                 tell=_told,
                 numbers={
                     "sizes": ((48,), (16, 32, 48)),
-                    "steps": (24, 120),
+                    "steps": (60, 120),
                     "copies": (2, 4),
                     "count": (4, 12),
                 },

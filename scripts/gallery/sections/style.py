@@ -115,9 +115,9 @@ def section(cast: networks.Cast) -> Section:
                 | {"contents": (_CONTENTS[:1], _CONTENTS), "painters": (_TEXTURES[1:], _TEXTURES)}
                 | both(ratios=[1, 0.1, 0.01])
                 | small
-                | {"steps": (12, 40)},
+                | {"steps": (30, 60)},
             ),
         ),
         judge=_judge,
-        needs="A dozen steps are too few to tell.",
+        needs="So few steps of so small pictures tell little.",
     )
