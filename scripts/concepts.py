@@ -131,7 +131,7 @@ def stripes(model: Any, layer: str, photos: Path, seed: int, fresh: int) -> dict
     # Each has random pictures of its own, so that the tests are independent.
     seeds = range(seed + 1, seed + 1 + 2 * fresh, 2)
     others = [ask(dull(100, side, i), dull(200, side, i + 1), key=i) for i in seeds]
-    low = metrics.share([each.p < 0.05 for each in others])
+    low = metrics.share(np.asarray([each.p < 0.05 for each in others]))
     told["random"] = {
         "concepts": fresh,
         "p < .05": sum(each.p < 0.05 for each in others),
