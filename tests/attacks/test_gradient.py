@@ -16,7 +16,7 @@ from rvis import attacks, engine, objectives
 from rvis.attacks import losses
 from rvis.attacks.apgd import checkpoints, plan_apgd
 from rvis.attacks.attack import balls, run_plan
-from rvis.attacks.gradient import plan_pgd
+from rvis.attacks.gradient import _resized, plan_pgd
 from rvis.attacks.request import prepare
 from rvis.engine import programs
 from rvis.engine.slots import Group
@@ -292,6 +292,12 @@ def test_mi_fgsm_adds_up_gradients_of_mean_one(toy, decay):
             velocity = decay * velocity + gradient / np.abs(gradient).mean()
             x = x + 0.3 * velocity / np.linalg.norm(velocity)
         np.testing.assert_allclose(end, x, atol=2e-4)
+
+
+def test_di_fgsm_resizes_as_often_as_asked():
+    keys, image = jax.random.split(jax.random.key(0), 400), np.ones((1, 12, 12, 1), np.float32)
+    shown = np.asarray(jax.vmap(lambda key: _resized(key, image, 0.3))(keys))
+    assert 0.23 < (shown != image).any((1, 2, 3, 4)).mean() < 0.37
 
 
 def test_apgds_checkpoints_are_those_of_the_paper():
