@@ -56,7 +56,9 @@ class Channel(_Unit):
     event_ranks: ClassVar[Mapping[str, int]] = {"unit": 0}
 
     def __call__(self, activations: Activations) -> Array:
-        return _of(activations[self.layer], self.unit).mean()
+        x = activations[self.layer]
+        # The mean comes first, lest every unit of a layer looks through all the others' places.
+        return _of(x.reshape(-1, x.shape[-1]).mean(0), self.unit)
 
 
 @struct.dataclass
