@@ -293,3 +293,12 @@ def test_a_unit_that_no_layer_has_is_refused(unit):
     ):
         with pytest.raises((TypeError, ValueError), match="unit|position"):
             make()
+
+
+def test_all_channels_together_do_not_look_through_each_other_s_places():
+    channels, places = 64, 256
+    every = o.channel("relu", range(channels))
+    x = {"relu": jnp.ones((1, 16, 16, channels))}
+    scores = jax.jit(lambda x: jax.vmap(lambda one: one(x))(every))
+    work = scores.lower(x).compile().cost_analysis()["flops"]
+    assert work < 3 * channels * (places + channels) < channels**2 * places / 10
