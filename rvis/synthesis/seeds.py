@@ -65,7 +65,7 @@ class Seeds:
         Args:
           keys: (m,) typed keys.
           classes: (m,) class numbers.
-          size: (H, W); each of the h×w cells becomes a block (or is averaged over, if smaller).
+          size: (H, W), to which the h×w cells are enlarged bilinearly.
 
         Raises:
           ValueError: naming `classes`, for a number out of range.
@@ -94,8 +94,8 @@ def _draw(keys: Array, mean: Array, root: Array, size: tuple[int, int]) -> Array
     def one(key: Array, mean: Array, root: Array) -> Array:
         noise = jax.random.normal(key, (mean.size,), jnp.float32)
         small = mean + (root @ noise).reshape(mean.shape)
-        blocks = "nearest" if size[0] >= mean.shape[0] and size[1] >= mean.shape[1] else "linear"
-        return jax.image.resize(small, (*size, mean.shape[-1]), blocks)
+        # The edges of blocks, as "nearest" has them, would stay in the pictures.
+        return jax.image.resize(small, (*size, mean.shape[-1]), "linear")
 
     return jnp.clip(jax.vmap(one)(keys, mean, root), 0, 1)
 
@@ -122,7 +122,7 @@ def fit(dataset: Dataset, *, cells: int = 8) -> Seeds:
       (2, 2, 2, 1)
 
     Reference: Santurkar et al. 2019, section 3.1; MadryLab/robustness_applications
-      (`generation.ipynb`).
+      (`generation.ipynb`), where cells become blocks.
     """
     checks.count("cells", cells)
     height, width, _ = dataset.images.shape[1:]

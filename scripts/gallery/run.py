@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 import rvis
@@ -86,6 +87,8 @@ def make(
             else:
                 cards[stem] = _store(place / stem, part, size, made, seconds)
             page.write(place, sections, cards, errors, size=size)
+            # XLA maps memory for every program, and a process may have 65,530 maps in Linux.
+            jax.clear_caches()
     for section in {section.name: section for section, _ in chosen}.values():
         told = page.verdict(sections, section, cards, size=size)
         if told.holds == "failed":

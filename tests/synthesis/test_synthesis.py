@@ -222,13 +222,15 @@ def test_seeds_have_the_mean_and_covariance_of_their_class():
     np.testing.assert_allclose(found, covariance, atol=1.5e-3)
 
 
-def test_draws_follow_the_seeds_and_enlarge_by_blocks():
+def test_draws_follow_the_seeds_and_enlarge_without_edges():
     data, _, _ = gaussians()
     fitted = synthesis.fit(data, cells=2)
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(fitted.sample(keys, np.ones(4000, np.int32), (4, 4)))
-    np.testing.assert_array_equal(drawn[:, ::2, ::2], drawn[:, 1::2, 1::2])
-    cells = drawn[:, ::2, ::2].reshape(4000, 4)
+    drawn = np.asarray(fitted.sample(keys, np.ones(4000, np.int32), (6, 6)))
+    between = (drawn[:, 1] + drawn[:, 4]) / 2  # the rows of the two cells' middles
+    np.testing.assert_allclose(drawn[:, 2:4].mean(1), between, atol=1e-6)
+    assert np.abs(np.diff(drawn, axis=1)).max() < np.abs(drawn[:, 4] - drawn[:, 1]).max() / 2
+    cells = drawn[:, 1::3, 1::3].reshape(4000, 4)
     np.testing.assert_allclose(cells.mean(0), fitted.mean[1].ravel(), atol=0.01)
     np.testing.assert_allclose(
         np.cov(cells, rowvar=False), fitted.root[1] @ fitted.root[1].T, atol=1.5e-3

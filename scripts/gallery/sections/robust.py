@@ -305,7 +305,7 @@ def section(cast: networks.Cast) -> Section:
                 name="classes",
                 caption="Draws of a Gaussian of each class (top), and what the probability of the "
                 "class makes of them. The judge's first answer counts.",
-                alt="Three rows of eight pictures: coarse coloured blocks, the same with noise, "
+                alt="Three rows of eight pictures: blurred patches of colour, the same with noise, "
                 "and recognisable animals and vehicles.",
                 draw=_made,
                 tell=lambda found: _judged(found, (judge,)),
@@ -315,7 +315,7 @@ def section(cast: networks.Cast) -> Section:
                 name="animals",
                 caption="The same of animals of 64 pixels. The judges see them enlarged, and the "
                 "class counts among their first five.",
-                alt="Three rows of eight pictures: coarse coloured blocks, the same with noise, "
+                alt="Three rows of eight pictures: blurred patches of colour, the same with noise, "
                 "and shapes of animals.",
                 draw=_animals,
                 tell=lambda found: _judged(found, cast.judges),
