@@ -121,7 +121,8 @@ def test_a_benchmark_s_medians_are_those_of_its_file():
 def test_concepts_are_those_of_their_file():
     lines = evidence.page().splitlines()
     for each in evidence.load("concepts")["autoencoders"]:
-        (line,) = [x for x in lines if x.startswith(f"| `{each['model']}`, `{each['layer']}` |")]
+        head = f"| `{each['model']}`, `{each['layer']}` | {each['images']:,} |"
+        (line,) = [x for x in lines if x.startswith(head)]
         assert f"| {each['explained']:.3f} |" in line and f"{each['interval'][1]:.3f}]" in line
 
 
