@@ -81,7 +81,7 @@ class APGDState:
 
 @struct.dataclass
 class APGD:
-    """The step of Auto-PGD, see `rvis.attacks.attack.Attack`.
+    """The step of Auto-PGD, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       norm: "linf" or "l2".

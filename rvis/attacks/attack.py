@@ -1,6 +1,6 @@
 """How every attack in a ball is run: the best of its iterates, restarts, and the result.
 
-A new attack is `init` and `step` of one image (see `Attack`), a function that plans it for the
+A new attack is `init` and `step` of one image (see `Pursuit`), a function that plans it for the
 images of a request, and a public function that calls `prepare` and `run_attack`. An entry in
 `rvis.attacks.sweep.ATTACKS` lets `robustness` find it by name.
 """
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 
 from rvis import checks, engine, projections, struct
 from rvis.ascent import Problem
-from rvis.attacks.look import Look, Rounded, look, shown
+from rvis.attacks.look import Rounded, look, shown
 from rvis.attacks.losses import Outcome, objective
 from rvis.attacks.request import (
     Callback,
@@ -42,22 +42,6 @@ BALLS: Mapping[str, Callable[..., Projection]] = {
     "l2": projections.L2Ball,
     "l1": projections.L1Ball,
 }
-
-
-class Attack(Protocol):
-    """Pure functions of one image; a pytree whose numbers are traced."""
-
-    def init(self, key: Array, start: Any) -> PyTree:
-        """The first state, mostly from a `Start`.
-
-        A state's `position` (1, H, W, C) is the iterate at which the next step looks, and after the
-        last step `Pursuit` does, unless the attack has an attribute `complete` that is true.
-        """
-
-    def step(
-        self, key: Array, state: PyTree, model: Model, problem: Problem
-    ) -> tuple[PyTree, Look]:
-        """The next state, and what was learned of an image on the way."""
 
 
 @struct.dataclass
@@ -147,7 +131,9 @@ class Pursuit:
     """An attack as the engine runs it: to the last step, keeping the iterate to give back.
 
     Attributes:
-      attack: see `Attack`.
+      attack: an `Algorithm` whose steps tell a `Look`. Its state's `position` (1, H, W, C) is the
+        iterate at which the next step looks, and after the last step this does, unless the attack
+        has an attribute `complete` that is true.
       last: whether the last iterate is given back, not one that fools, of these or else of all that
         of the highest loss.
     """
@@ -198,7 +184,7 @@ class Plan:
     """An attack on the n images of a request.
 
     Attributes:
-      attack: see `Attack`.
+      attack: see `Pursuit`.
       problem: n problems, whose objectives are `AttackObjective`s.
       starts: what `attack.init` takes for each, leaves of shape (n, …).
       steps: how many.

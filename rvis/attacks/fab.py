@@ -36,14 +36,14 @@ class FABState:
 
 @struct.dataclass
 class FAB:
-    """A step of FAB, see `rvis.attacks.attack.Attack`.
+    """A step of FAB, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       norm: "linf", "l2" or "l1".
       candidates: how many boundaries are looked at, those of the strongest other classes, where
         the loss is an untargeted `Margin`. Towards a target there is one: of a `Difference` that
         with its class, of a `Margin` that with the strongest class.
-      complete: see `Attack`.
+      complete: see `Pursuit`.
     """
 
     norm: str = struct.static()

@@ -65,11 +65,11 @@ class HopState:
 
 @struct.dataclass
 class HopSkipJump:
-    """A query, see `rvis.attacks.attack.Attack`.
+    """A query, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       norm: "l2" or "linf".
-      complete: see `Attack`.
+      complete: see `Pursuit`.
     """
 
     norm: str = struct.static()

@@ -43,7 +43,7 @@ class NormState:
 
 @struct.dataclass
 class MinimumNorm:
-    """A step of FMN or DDN, see `rvis.attacks.attack.Attack`.
+    """A step of FMN or DDN, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       norm: "linf", "l2" or "l1".
@@ -52,7 +52,7 @@ class MinimumNorm:
       length: of the first step, in L2.
       gamma: by what share the radius changes at first.
       radius: the first, of DDN.
-      complete: see `Attack`.
+      complete: see `Pursuit`.
     """
 
     norm: str = struct.static()

@@ -30,7 +30,7 @@ class RoundsState:
 
     @property
     def position(self) -> Array:
-        """See `Attack`."""
+        """See `Pursuit`."""
         return self.inner.position
 
 
@@ -41,7 +41,7 @@ class Rounds:
     Attributes:
       attack: starts from a `Start`; all rounds but the first, from a draw.
       every: steps of a round, of which the last but looks where the one before has led.
-      complete: see `Attack`.
+      complete: see `Pursuit`.
 
     The leaves of the problem's loss have an axis of as many rounds.
     """

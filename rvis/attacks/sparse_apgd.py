@@ -60,7 +60,7 @@ class SparseState:
 
 @struct.dataclass
 class SparseAPGD:
-    """The step of L1-APGD, see `rvis.attacks.attack.Attack`.
+    """The step of L1-APGD, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       marks: see `stages`.

@@ -53,7 +53,7 @@ class SquareState:
 
 @struct.dataclass
 class Square:
-    """A query of the Square attack, see `rvis.attacks.attack.Attack`.
+    """A query of the Square attack, see `rvis.attacks.attack.Pursuit`.
 
     Attributes:
       norm: "linf", "l2" or "l1".

@@ -61,7 +61,21 @@ def _fast(x, w, *, options):
     examples = _by_winograd(x, w, options)
     if examples:
         return winograd.convolve(x, w, options.pads, examples, transposed=False)
-    return _stock(x, w, options=options)
+    return _sound(x, w, options=options)
+
+
+def _sound(x, w, *, options):
+    """The stock form, but that no side of the result is longer than the input's.
+
+    XLA:CPU hands such convolutions to Eigen, which errs in whole blocks of places while a second
+    program runs (jaxlib 0.10.2; 0.11.2 does not). Behind a barrier the padding is an input.
+    """
+    sides = zip(options.pads, w.shape[:2], strict=True)
+    if options.groups > 1 or all(sum(pad) < side for pad, side in sides):
+        return _stock(x, w, options=options)
+    around = ((0, 0, 0), *((low, high, 0) for low, high in options.pads), (0, 0, 0))
+    x = lax.optimization_barrier(lax.pad(x, np.zeros((), x.dtype), around))
+    return _stock(x, w, options=options._replace(pads=((0, 0), (0, 0))))
 
 
 def _fast_input_gradient(g, w, *, size, options):
@@ -247,7 +261,7 @@ def _gathered(g, w, size, options):
     if examples:
         dx = winograd.convolve(g, w, plain.pads, examples, transposed=True)
     else:
-        dx = _stock(g, _turned(w, strides), options=plain)
+        dx = _sound(g, _turned(w, strides), options=plain)
     if strides != (1, 1):
         dx = dx.reshape(g.shape[0], *sizes, *phases, -1)
         skipped = [(0, s - p) for s, p in zip(strides, phases, strict=True)]
