@@ -20,7 +20,7 @@ EXAMPLES = {
     "  rvis visualize cifar10_resnet_robust layer3 --units 0 1 2 --facets 4",
     "sweep": "rvis sweep cifar10_resnet_robust layer3 --steps 256 --out layer3",
     "dream": "rvis dream photo.jpg --layer layer4 --longest 512",
-    "attribute": "rvis attribute photo.jpg --model efficientnet_lite0 --methods gradient rise",
+    "attribute": "rvis attribute photo.jpg --model efficientnet_lite0 --methods gradient grad_cam",
     "attack": "rvis attack photo.jpg --model efficientnet_lite0 --eps 0.008 --target goldfish",
     "gallery": "rvis gallery --quick --out out",
 }
