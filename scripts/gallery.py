@@ -1,7 +1,7 @@
 """Two lectures on what networks have learned, reproduced: one page of claims, pictures and figures.
 
 Command:  python scripts/gallery.py [--quick] [--only NAME …] [--out FOLDER]
-Time:     meant for 25 minutes on two cores, and for five with --quick.
+Time:     16 minutes on two idle cores, and two with --quick.
 Prints:   the page's place, and what failed. See `python -m gallery --help`: it is the same.
 """
 
