@@ -161,14 +161,14 @@ def augment(key: Array, images: Array, recipe: Recipe) -> Array:
 
 @struct.dataclass
 class Misled(Objective):
-    """How much more an image is like other texts (n, d) than its own, of which it is `row`."""
+    """The cross-entropy of an image's own text, of which it is `row`, among those that count."""
 
     texts: Array
     row: Array
-    others: Array
+    counts: Array
     scale: Array
 
-    event_ranks: ClassVar[Mapping[str, int]] = {"texts": 2, "row": 0, "others": 1, "scale": 0}
+    event_ranks: ClassVar[Mapping[str, int]] = {"texts": 2, "row": 0, "counts": 1, "scale": 0}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -176,8 +176,8 @@ class Misled(Objective):
 
     def __call__(self, activations: Activations) -> Array:
         logits = jnp.exp(self.scale) * (unit(activations[LOGITS]) @ self.texts.T)
-        others = jnp.where(self.others, logits, -jnp.inf)
-        return (jax.nn.logsumexp(others, -1) - logits[..., self.row]).mean()
+        seen = jax.nn.logsumexp(jnp.where(self.counts, logits, -jnp.inf), -1)
+        return (seen - logits[..., self.row]).mean()
 
 
 def perturb(
@@ -202,7 +202,7 @@ def perturb(
     objective = Misled(
         jnp.broadcast_to(unit(texts), (count, *texts.shape)),
         jnp.arange(count),
-        ~agreement & ~jnp.eye(count, dtype=bool),
+        ~agreement | jnp.eye(count, dtype=bool),
         jnp.full(count, logit_scale),
     )
     problems = Problem(objective, (), ball)
