@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--noise", type=float, default=default.noise)
     p.add_argument("--colour", type=float, default=default.colour)
     p.add_argument("--shift", type=int, default=default.shift)
+    p.add_argument("--eps", type=float, default=default.eps, help="L2 radius of adversarial images")
+    p.add_argument("--attack-steps", type=int, default=default.attack_steps)
     p.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     p.add_argument("--tested", type=int, default=2000, help="scenes of each kind to test on")
     p.add_argument(

@@ -7,18 +7,21 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rvis import checks, engine, files, struct
+from rvis import checks, engine, files, optimizers, projections, struct
+from rvis.ascent import Ascent, Problem
 from rvis.clip.model import CLIP, encode_image, encode_text, unit
 from rvis.clip.towers import TextTower
 from rvis.engine import checkpoints
-from rvis.types import Array, KeyLike, PyTree, as_key
+from rvis.images import Pixel
+from rvis.objectives import Activations, Objective
+from rvis.types import LOGITS, Array, KeyLike, Model, PyTree, as_key
 from scripts.clip_scenes import scenes
 
 
@@ -40,6 +43,9 @@ class Recipe:
       colour: each channel is multiplied and shifted by up to this share.
       shift: images are moved by up to so many pixels, their borders continued; less than the
         places of a caption are apart.
+      eps: if not 0, the L2 radius about each image in which projected gradient ascent looks for the
+        image that is least like its caption, to train on in its place (Madry 2017, eq. 2.1).
+      attack_steps: of that ascent.
 
     Raises:
       TypeError, ValueError: naming the field.
@@ -55,15 +61,17 @@ class Recipe:
     noise: float = 0.1
     colour: float = 0.05
     shift: int = 1
+    eps: float = 0.0
+    attack_steps: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "alike"):
+        for name in ("steps", "batch_size", "alike", "attack_steps"):
             checks.count(name, getattr(self, name))
         for name in ("warmup", "shift"):
             checks.count(name, getattr(self, name), low=0)
         for name in ("noise", "colour", "text_rate"):
             checks.number(name, getattr(self, name), low=0, high=1)
-        for name in ("learning_rate", "weight_decay"):
+        for name in ("learning_rate", "weight_decay", "eps"):
             checks.number(name, getattr(self, name), low=0)
 
 
@@ -151,6 +159,57 @@ def augment(key: Array, images: Array, recipe: Recipe) -> Array:
     return jnp.clip(images + spread * jax.random.normal(keys[4], images.shape), 0, 1)
 
 
+@struct.dataclass
+class Misled(Objective):
+    """The cross-entropy of an image's own text, of which it is `row`, among those that count."""
+
+    texts: Array
+    row: Array
+    counts: Array
+    scale: Array
+
+    event_ranks: ClassVar[Mapping[str, int]] = {"texts": 2, "row": 0, "counts": 1, "scale": 0}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (LOGITS,)
+
+    def __call__(self, activations: Activations) -> Array:
+        logits = jnp.exp(self.scale) * (unit(activations[LOGITS]) @ self.texts.T)
+        seen = jax.nn.logsumexp(jnp.where(self.counts, logits, -jnp.inf), -1)
+        return (seen - logits[..., self.row]).mean()
+
+
+def perturb(
+    key: Array,
+    image: Model,
+    images: Array,
+    texts: Array,
+    agreement: Array,
+    logit_scale: Array,
+    recipe: Recipe,
+) -> Array:
+    """Images (n, H, W, C) within `recipe.eps` that are least like their texts (n, d); for traces.
+
+    Texts that are true of an image too, as `agreement` (n, n) tells, do not draw it to them.
+    """
+    count, *shape = images.shape
+    keys = jax.random.split(key, count)
+    ball = projections.L2Ball(images[:, None], jnp.full(count, recipe.eps, jnp.float32))
+    starts = jax.vmap(lambda ball, key: ball.sample(key))(ball, keys)
+    rate = 2.5 * recipe.eps / recipe.attack_steps
+    ascent = Ascent(Pixel(tuple(shape)), optimizers.steepest(rate, norm="l2"))  # type: ignore[arg-type]
+    objective = Misled(
+        jnp.broadcast_to(unit(texts), (count, *texts.shape)),
+        jnp.arange(count),
+        ~agreement | jnp.eye(count, dtype=bool),
+        jnp.full(count, logit_scale),
+    )
+    problems = Problem(objective, (), ball)
+    found = engine.traced(ascent, image, problems, keys, starts, steps=recipe.attack_steps)
+    return found[:, 0]
+
+
 @functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
 def _update(
     state: _State,
@@ -163,7 +222,14 @@ def _update(
     recipe: Recipe,
 ) -> tuple[_State, dict[str, Array]]:
     """One step; `blank` gives the structure, `state` the weights."""
-    seen = augment(jax.random.fold_in(key, state.step), images, recipe)
+    drawn = jax.random.fold_in(key, state.step)
+    seen = augment(drawn, images, recipe)
+    if recipe.eps:
+        weights = state.variables
+        image = struct.replace(blank.image, params=weights["image"])
+        texts = TextTower(blank.config).apply(weights["text"], tokens)
+        attack, scale = jax.random.fold_in(drawn, 1), weights["logit_scale"]
+        seen = perturb(attack, image, seen, texts, agreement, scale, recipe)  # type: ignore[arg-type]
 
     def loss(variables: PyTree) -> tuple[Array, Array]:
         return contrastive_loss(

@@ -482,7 +482,7 @@ def networks() -> str:
     ]
     parts = []
     for name, card in found.items():
-        about = [
+        facts = [
             ["architecture", f"`{card['architecture']}`, `{json.dumps(card['config'])}`"],
             ["classes", ", ".join(card["classes"])],
             ["data", f"{card['data']} ({card['licence_of_data']})"],
@@ -492,10 +492,12 @@ def networks() -> str:
         ]
         note = [card["note"]] if card.get("note") else []
         steps = card["command"].replace(" && ", " &&\n")
-        parts += [f"### {name}", table(["", ""], about), *note, commands([steps])]
-    scenes = json.loads((ROOT / "weights/clip/scenes/card.json").read_text(encoding="utf-8"))
-    named = ", ".join(
-        f"{what} {share:.1%}" for what, share in scenes["zero_shot"]["held_out"].items()
-    )
-    text = text.replace("{{clip}}", named).replace("{{scenes}}", f"{scenes['test_scenes']:,}")
+        parts += [f"### {name}", table(["", ""], facts), *note, commands([steps])]
+    for mark, name in (("{{clip}}", "scenes"), ("{{clip robust}}", "scenes_robust")):
+        file = ROOT / "weights/clip" / name / "card.json"
+        about = json.loads(file.read_text(encoding="utf-8"))
+        named = about["zero_shot"]["held_out"].items()
+        text = text.replace(mark, ", ".join(f"{what} {share:.1%}" for what, share in named))
+    text = text.replace("{{scenes}}", f"{about['test_scenes']:,}")
+    text = text.replace("{{eps}}", f"{about['recipe']['eps']:g}")
     return text.replace("{{table}}", table(head, rows)).replace("{{cards}}", "\n\n".join(parts))

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 
 from rvis import clip
+from rvis.clip.model import unit
 from rvis.clip.tokenizer import Words
 from scripts.clip_scenes import scenes, training
-from scripts.clip_scenes.training import Recipe, augment, contrastive_loss, train, zero_shot
+from scripts.clip_scenes.training import (
+    Recipe,
+    augment,
+    contrastive_loss,
+    perturb,
+    train,
+    zero_shot,
+)
 
 TINY = clip.Config(
     image_size=16, patch=8, width=8, layers=1, heads=2, text_width=8, text_layers=1, text_heads=2,
@@ -194,6 +202,36 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(trained, tmp_path):
         train(start(), dataclasses.replace(RECIPE, noise=0.0), **options)
 
 
+def test_adversarial_images_are_less_like_their_captions_and_near():
+    some, rng = scenes.generate(12, seed=9, size=16), np.random.default_rng(0)
+    image, texts = start().image, jnp.asarray(rng.standard_normal((12, 8)), jnp.float32)
+    images, none = jnp.asarray(some.images), jnp.zeros((12, 12), bool)
+    recipe = Recipe(eps=0.5, attack_steps=5)
+    attack = jax.jit(perturb, static_argnums=6)
+
+    def losses(images, agreement):
+        logits = 5 * unit(image.apply(image.params, images)) @ unit(texts).T
+        logits = jnp.where(agreement & ~jnp.eye(12, dtype=bool), -jnp.inf, logits)
+        return -jnp.diagonal(jax.nn.log_softmax(logits))
+
+    found = attack(jax.random.key(0), image, images, texts, none, jnp.log(5.0), recipe)
+    assert (losses(found, none) > losses(images, none)).all()
+    lengths = np.linalg.norm(np.asarray(found - images).reshape(12, -1), axis=1)
+    assert lengths.max() <= 0.5 + 1e-5 and found.min() >= 0 and found.max() <= 1
+    # Texts that are all true leave nothing to be misled to.
+    true = none.at[0].set(True)
+    freed = attack(jax.random.key(0), image, images, texts, true, jnp.log(5.0), recipe)
+    assert losses(freed, true)[0] == 0 and np.isfinite(freed).all()
+    np.testing.assert_array_equal(freed[1:], found[1:])
+
+
+def test_training_sees_adversarial_images(trained):
+    recipe = dataclasses.replace(RECIPE, steps=10, eps=0.5)
+    told = []
+    train(start(), recipe, every=10, callback=lambda step, f: told.append(f), progress=False)
+    assert told[0]["loss"] > trained[1][0][1]["loss"]
+
+
 def test_weights_that_are_no_numbers_are_an_error(monkeypatch):
     update = training._update
 
@@ -216,6 +254,7 @@ def test_weights_that_are_no_numbers_are_an_error(monkeypatch):
         (lambda: Recipe(steps=0), ValueError, "steps"),
         (lambda: Recipe(noise=2), ValueError, "noise"),
         (lambda: Recipe(shift=0.5), TypeError, "shift"),
+        (lambda: Recipe(eps=-1), ValueError, "eps"),
         (lambda: scenes.generate(0), ValueError, "count"),
         (lambda: scenes.generate(1, seed=-1), ValueError, "seed"),
         (lambda: scenes.generate(1, alike=6), ValueError, "alike"),

@@ -15,9 +15,11 @@ import pytest
 import rvis
 from rvis.models.weights import convert
 from scripts import gallery
+from scripts.clip_scenes import scenes
 from scripts.gallery import __main__ as command
 from scripts.gallery import measures, networks, samples
 from scripts.gallery.base import PRELUDE, SIZES
+from scripts.gallery.sections import clip as clip_section
 
 GUIDES = pathlib.Path(__file__).parents[3] / "scripts" / "docs" / "pages"
 
@@ -226,3 +228,12 @@ def test_a_folder_without_any_is_named(flag, tmp_path, monkeypatch, capsys):
 
 def test_the_middle_is_the_last_layer_of_fourteen_places():
     assert networks.middle(rvis.load("googlenet_bvlc", weights="random")) == "inception4e"
+
+
+@pytest.mark.parametrize("shape", scenes.SHAPES)
+def test_a_drawn_shape_is_told_by_its_outline(shape):
+    facts = {"shape": tuple(scenes.SHAPES).index(shape), "colour": 5, "position": 6, "size": 2}
+    facts = {name: np.asarray([value]) for name, value in (facts | {"count": 0}).items()}
+    images, _ = scenes.draw(np.random.default_rng(1), facts | {"background": np.asarray([0])})
+    told = (tuple(scenes.COLOURS)[5], shape, tuple(scenes.POSITIONS)[6])
+    assert clip_section._outline(images[0], told, 6) == facts["shape"][0]
