@@ -244,6 +244,7 @@ def _options(function: Callable[..., Any]) -> Any:
 def public(function: _Function) -> _Function:
     """`function`, whose arguments are checked by type and name before anything else happens.
 
+    Options that are no public ones are refused, though what the function calls might take them.
     None passes where it is the default or among the types, or where it is passed on. A result's
     `config` says how many programs the call compiled, and how many seconds that took.
 
@@ -257,15 +258,20 @@ def public(function: _Function) -> _Function:
       ValueError: steps: at least 1 was expected, given 0
     """
     parameters, checked_by = inspect.signature(function).parameters, kinds(function)
+    said_by, shares = said_of(function), _options(function) is not function
     needed = {
         name
-        for name, said in said_of(function).items()
+        for name, said in said_by.items()
         if "None" not in said and (name not in parameters or parameters[name].default is not None)
     }
 
     @functools.wraps(function)
     def checked(*arguments: Any, **keywords: Any) -> Any:
-        # What is missing or surplus the function itself says.
+        # What is missing the function itself says, and what is surplus where it shares no options.
+        surplus = [name for name in keywords if shares and name not in said_by]
+        if surplus:
+            title = function.__name__
+            raise TypeError(f"{title}() got an unexpected keyword argument {surplus[0]!r}")
         given = dict(zip(parameters, arguments, strict=False)) | keywords
         for name, value in given.items():
             if name in checked_by and (value is not None or name in needed):

@@ -112,3 +112,8 @@ def test_what_is_infinite_as_float32_is_refused():
 
 def test_names_and_documentation_stay():
     assert rvis.visualize.__name__ == "visualize" and "Args:" in rvis.visualize.__doc__
+
+
+def test_an_unknown_option_is_named_with_the_function_that_was_called():
+    with pytest.raises(TypeError, match=r"^pgd\(\) got an unexpected keyword argument 'bogus'$"):
+        rvis.attacks.pgd(rvis.load("mnist_cnn", weights="random"), None, 0, bogus=1)

@@ -6,6 +6,7 @@ as it is; every equation that a `Live` value enters is put to a walk, which says
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +97,11 @@ class Walk:
         live = [value for value in inputs if isinstance(value, Live)]
         name = equation.primitive.name
         if not live:
-            outputs = interpret.bound(equation, [raw(value) for value in inputs])
+            values = [raw(value) for value in inputs]
+            # A resize makes its matrix in the program: told now, it is known for one.
+            known = not any(isinstance(value, jax.core.Tracer) for value in values)
+            with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+                outputs = interpret.bound(equation, values)
             if name == "broadcast_in_dim":
                 dims = equation.params["broadcast_dimensions"]
                 return [Spread(outputs[0], raw(inputs[0]), dims)]

@@ -43,7 +43,7 @@ from rvis.types import Array
 
 _SAME = frozenset("reshape squeeze expand_dims copy convert_element_type name".split())
 _KEEPS_ROLE = _SAME | {"broadcast_in_dim", "stop_gradient"}
-_KEEPS_BOX = _KEEPS_ROLE | {"transpose", "slice"}
+_KEEPS_BOX = _KEEPS_ROLE | set("transpose slice dynamic_slice gather rev pad concatenate".split())
 _CURVED = frozenset("tanh logistic erf erfc".split())
 
 
@@ -55,7 +55,7 @@ class Worth(Live):
       now: the value, or None of a linear map that has not been closed yet.
       linear: that map.
       positive: whether no entry can be negative.
-      box: the lowest and highest values, while it depends on single pixels alone.
+      box: the lowest and highest values, while it is pixels that were moved, scaled or averaged.
       root: what it has the numbers of, perhaps in another shape.
       role: "" or what it is to `of`: "statistic" (a sum or maximum), "shifted" (less a statistic),
         "exp" of it, "total" of the exponentials; or "scale" (a normaliser), "gate" (by a sigmoid).
@@ -90,7 +90,10 @@ def _still(value: Any) -> Any:
 
 
 def _averages(kernel: Any, axes: Sequence[int]) -> bool:
-    """Whether a constant of the program, no weight, takes means over its axes."""
+    """Whether a constant of the program takes means over its axes, as of pooling or a resize.
+
+    It cannot be told from such a weight, without a sign and of sum 1, that a function closes over.
+    """
     value = raw(kernel)
     if isinstance(value, jax.core.Tracer):
         return False
@@ -127,7 +130,8 @@ class Propagation(Walk):
     ) -> list | None:
         x = live[0]
         if name == "activation":
-            return [self._passed(equation, inputs, x)]
+            box = self._box(equation, inputs) if kind in ("clip", "_clip") else None
+            return [self._passed(equation, inputs, x, box=box)]
         if name in PRODUCTS:
             return [self._product(equation, inputs)]
         if name in ("add", "add_any", "sub"):
@@ -162,14 +166,16 @@ class Propagation(Walk):
         way = jnp.broadcast_to(x.value, out.shape)
         return Worth(interpret.valued(lax.stop_gradient(out), way), **about)
 
-    def _box(self, equation: JaxprEqn, inputs: list, x: Worth) -> tuple[Array, Array] | None:
-        if x.box is None:
-            return None
-        ends = [
-            interpret.bound(equation, [end if value is x else raw(value) for value in inputs])[0]
-            for end in x.box
-        ]
-        return jnp.minimum(*ends), jnp.maximum(*ends)
+    def _box(self, equation: JaxprEqn, inputs: list) -> tuple[Array, Array] | None:
+        ends: list[list] = [[], []]
+        for value in inputs:
+            pair = value.box if isinstance(value, Worth) else (raw(value), raw(value))
+            if pair is None:
+                return None
+            for end, one in zip(ends, pair, strict=True):
+                end.append(one)
+        first, last = (interpret.bound(equation, end)[0] for end in ends)
+        return jnp.minimum(first, last), jnp.maximum(first, last)
 
     def _product(self, equation: JaxprEqn, inputs: list) -> Worth:
         first, second = inputs
@@ -182,8 +188,10 @@ class Propagation(Walk):
 
         x, kernel = (first, second) if left else (second, first)
         dense = equation.primitive.name == "dot_general"
-        if dense and _averages(kernel, equation.params["dimension_numbers"][0][int(left)]):
-            return self._summed(equation, inputs, x)
+        axes = equation.params["dimension_numbers"][0][int(left)] if dense else ()
+        if dense and x.value.ndim > 2 and _averages(kernel, axes):
+            mean = self._summed(equation, inputs, x)
+            return dataclasses.replace(mean, box=self._box(equation, inputs))
         return Worth(
             linear=Linear(
                 self,
@@ -215,7 +223,7 @@ class Propagation(Walk):
                 if folded is not None:
                     return Worth(linear=folded)
             role = {"role": x.role} if x.role in ("scale", "gate") else {}
-            return self._passed(equation, inputs, x, box=self._box(equation, inputs, x), **role)
+            return self._passed(equation, inputs, x, box=self._box(equation, inputs), **role)
         if sign < 0 and second.role == "statistic" and first.stems_from(second.of):
             return self._passed(equation, inputs, first, role="shifted", of=first)
         out = interpret.bound(equation, [first.still, second.still])[0]
@@ -264,7 +272,7 @@ class Propagation(Walk):
             equation,
             inputs,
             x,
-            box=self._box(equation, inputs, x),
+            box=self._box(equation, inputs),
             positive=x.positive and positive(constant),
             role=x.role if keeps else "",
             of=x.of if keeps else None,
@@ -307,17 +315,17 @@ class Propagation(Walk):
             about["role"] = "scale"
         elif name == "max" and x.role == "statistic":
             about |= {"role": x.role, "of": x.of}
-        elif name == "neg":
-            about |= {"box": self._box(equation, inputs, x)}
+        elif name in ("neg", "max", "min", "clamp"):
+            about |= {"box": self._box(equation, inputs)}
         return self._passed(equation, inputs, x, **about)
 
     def _moved(self, name: str, equation: JaxprEqn, inputs: list, live: list[Worth]) -> list:
         outputs = interpret.bound(equation, [raw(value) for value in inputs])
         about: dict[str, Any] = {"positive": all(value.positive for value in live)}
         x = live[0]
+        if name in _KEEPS_BOX:
+            about["box"] = self._box(equation, inputs)
         if len(live) == 1:
-            if name in _KEEPS_BOX:
-                about["box"] = self._box(equation, inputs, x)
             if name in _SAME:
                 about["root"] = x.root or x
             if name in _KEEPS_ROLE and x.role in ("scale", "gate", "statistic", "total"):

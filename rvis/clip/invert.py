@@ -326,7 +326,7 @@ def invert(
             negative=negatives,
             negative_weight=weight,
             templates=tuple(sentences),
-            samples=drawn,
+            samples=samples,
             key=root,
             sizes=[side for side, _ in stages],
             steps=steps,

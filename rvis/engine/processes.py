@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
 import time
@@ -126,3 +127,8 @@ def together(folder: Path) -> Iterator[Others]:
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.exists():
         tell("left")
+        # Until process 0 has read it and tidied up: a next call's word would take its place.
+        with contextlib.suppress(FileNotFoundError):
+            while last(own)[0] - last(0)[0] <= SILENT:
+                time.sleep(_BEAT / 4)
+                os.utime(files[own])

@@ -310,7 +310,7 @@ def _by_cells(x, g, size, options):
     (kh, kw), cin, cout = size, x.shape[3], g.shape[3]
     n, oh, ow, _ = g.shape
     x = jnp.pad(x, ((0, 0), *options.pads, (0, 0)))
-    parts = next(p for p in range(min(max(1, x.size // _PART), n), 0, -1) if n % p == 0)
+    parts = next(p for p in range(max(1, min(x.size // _PART, n)), 0, -1) if n % p == 0)
 
     def body(total, pair):
         x, g = pair

@@ -148,7 +148,7 @@ def climb(
       about: arguments of the caller, for the card.
     """
     starts = np.asarray(starts)
-    count, height, width, channels = starts.shape
+    count, shape = len(starts), starts.shape[1:]
     snapshots, callback = tuple(options.get("snapshots", ())), options.get("callback")
     objective.check_count("target", count)
     labels = np.broadcast_to(objective.titles(model.classes), (count,))
@@ -156,13 +156,10 @@ def climb(
     penalties: tuple[Any, ...] = ()
     if kept is not None:
         weight, reference, where = kept
-        size = height * width * channels
-        per_value = np.full(count, weight / size, np.float32)
+        per_value = np.full(count, weight / math.prod(shape), np.float32)
         held = on_device(reference), on_device(where)
         penalties = (Regularizer(on_device(per_value), held, squared_distance),)
-    ascent = Ascent(
-        Pixel((height, width, channels)), optimizers.steepest(plan.step_size, norm="l2")
-    )
+    ascent = Ascent(Pixel(shape), optimizers.steepest(plan.step_size, norm="l2"))
 
     def shaped(array: np.ndarray) -> np.ndarray:
         return array[0] if single else array

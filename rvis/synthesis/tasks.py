@@ -62,10 +62,8 @@ def generate(
     numbers = np.atleast_1d(np.asarray(objective.unit))
     chosen, plan = seeding.get(model, seeds), planned("generate", (height, width), options)
     starts = seeding.draws(chosen, key, numbers, (height, width))
-    single = np.ndim(objective.unit) == 0
-    return climb(
-        "generate", plan, model, starts, objective, options, single=single, key=as_key(key)
-    )
+    single, root = np.ndim(objective.unit) == 0, as_key(key)
+    return climb("generate", plan, model, starts, objective, options, single=single, key=root)
 
 
 @gate.public
@@ -119,19 +117,7 @@ def inpaint(
     mean = np.where(total > 0, sums / np.where(total > 0, total, 1), np.float32(0.5))
     starts = batch * visible + mean * hidden
     kept = (checks.number("weight", weight, low=0), batch, visible)
-    plan = planned("inpaint", batch.shape[1:3], options)
-    objective = aim(model, starts, target)
-    return climb(
-        "inpaint",
-        plan,
-        model,
-        starts,
-        objective,
-        options,
-        single=np.ndim(images) == 3,
-        kept=kept,
-        weight=weight,
-    )
+    return _climbed("inpaint", model, images, starts, target, options, kept=kept, weight=weight)
 
 
 @gate.public
@@ -234,10 +220,7 @@ def super_resolve(
     checks.count("factor", factor)
     small = _images(model, images)
     starts = np.repeat(np.repeat(small, factor, axis=1), factor, axis=2)
-    plan = planned("super_resolve", starts.shape[1:3], options)
-    objective = aim(model, starts, target)
-    about: dict[str, Any] = {"single": np.ndim(images) == 3, "factor": factor}
-    return climb("super_resolve", plan, model, starts, objective, options, **about)
+    return _climbed("super_resolve", model, images, starts, target, options, factor=factor)
 
 
 @gate.public
@@ -286,19 +269,7 @@ def paint(
     kept = (checks.number("weight", weight, low=0), batch, visible)
     if target is None:
         raise TypeError("target: a class or an objective was expected, given None")
-    plan = planned("paint", batch.shape[1:3], options)
-    objective = aim(model, batch, target)
-    return climb(
-        "paint",
-        plan,
-        model,
-        batch,
-        objective,
-        options,
-        single=np.ndim(images) == 3,
-        kept=kept,
-        weight=weight,
-    )
+    return _climbed("paint", model, images, batch, target, options, kept=kept, weight=weight)
 
 
 def _from_images(
@@ -307,9 +278,21 @@ def _from_images(
     batch = _images(model, images)
     if target is None:
         raise TypeError("target: a class's number or name was expected, given None")
-    plan = planned(task, batch.shape[1:3], options)
-    objective = aim(model, batch, target)
-    return climb(task, plan, model, batch, objective, options, single=np.ndim(images) == 3)
+    return _climbed(task, model, images, batch, target, options)
+
+
+def _climbed(
+    task: str,
+    model: Model,
+    images: ArrayLike,
+    starts: np.ndarray,
+    target: Any,
+    options: Options,
+    **about: Any,
+) -> Synthesis:
+    plan = planned(task, starts.shape[1:3], options)
+    objective, single = aim(model, starts, target), np.ndim(images) == 3
+    return climb(task, plan, model, starts, objective, options, single=single, **about)
 
 
 def _images(model: Model, images: ArrayLike) -> np.ndarray:

@@ -161,6 +161,16 @@ def test_bad_arguments_are_named(name, attack, options):
         attack(**options)
 
 
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [(universal, {"size": 2}), (patch, {"eps": 0.1}), (patch, {"norm": "l2"})],
+)
+def test_what_the_other_attack_alone_takes_is_refused(attack, options):
+    message = rf"^{attack.__name__}\(\) got an unexpected keyword argument '{next(iter(options))}'"
+    with pytest.raises(TypeError, match=message):
+        attack(**options)
+
+
 def test_other_images_must_have_room():
     with pytest.raises(ValueError, match="^images: "):
         universal().apply(np.zeros((1, 7, 5, 3), np.float32))

@@ -101,6 +101,12 @@ def test_by_default_the_nearest_of_four_comes_back():
     np.testing.assert_array_equal(best.scores, four.scores[np.arange(3), chosen])
 
 
+@pytest.mark.parametrize("samples", [None, 2])
+def test_the_card_holds_the_samples_that_were_asked_for(samples):
+    found = clip.invert(ONE, "red", **{**QUICK, "steps": 1, "samples": samples})
+    assert found.config["samples"] == samples
+
+
 def test_other_texts_weights_and_towers_of_a_kind_trace_nothing_anew(three):
     before = programs.advance._cache_size()
     clip.invert(ONE, ["blue", "a circle"], tv=0.1, key=3, **QUICK)

@@ -49,3 +49,23 @@ def test_one_that_left_an_earlier_run_has_not_left_this_one(tmp_path, own):
     (tmp_path / "processes").mkdir()
     (tmp_path / "processes" / "process1").write_text("left")
     meet_late(tmp_path / "processes", own)
+
+
+def test_one_that_leaves_a_run_may_at_once_begin_the_next(tmp_path, own):
+    folder = tmp_path / "processes"
+
+    def run(number):
+        own.number = number
+        for page in ("first", "second"):
+            with processes.together(folder) as others:
+                if number == 0:
+                    others.tell(page)
+                others.wait(lambda page=page: others.told(0, page), "the page was made")
+
+    # Daemons, for one that waits for ever would keep the tests from ending.
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)

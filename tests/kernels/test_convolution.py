@@ -284,3 +284,10 @@ def test_groups_of_several_channels_have_the_stock_form():
     assert_same(
         convolved(convolution.conv_general_dilated), convolved(lax.conv_general_dilated), x, w
     )
+
+
+def test_of_no_examples_the_kernel_gradient_is_zero():
+    ours, _ = both_convolutions((1, 1), "SAME")
+    kernel = jnp.ones((3, 3, 3, 4))
+    slope = jax.grad(lambda w: ours(jnp.zeros((0, 8, 8, 3)), w).sum())(kernel)
+    np.testing.assert_array_equal(slope, np.zeros_like(kernel))

@@ -45,18 +45,13 @@ class VGG(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         entry = 0
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
         for s, (convolutions, width) in enumerate(zip(self.stages, self.widths, strict=True), 1):
             for i in range(1, convolutions + 1):
                 conv = Conv(width, 3, padding=1, name=f"features.{entry}")
                 x = tap(f"conv{s}_{i}", conv(x))
                 if self.norm:
-                    norm = nn.BatchNorm(
-                        use_running_average=not train,
-                        momentum=0.9,
-                        epsilon=1e-5,
-                        name=f"features.{entry + 1}",
-                    )
-                    x = tap(f"bn{s}_{i}", norm(x))
+                    x = tap(f"bn{s}_{i}", norm(name=f"features.{entry + 1}")(x))
                 x = tap(f"relu{s}_{i}", relu(x))
                 entry += 3 if self.norm else 2
             x = tap(f"pool{s}", pool(x, 2, 2))
