@@ -88,15 +88,11 @@ def _outline(image: np.ndarray, facts: tuple[str, str, str], place: int, draws: 
     palette = np.asarray([rgb for rgb, _ in scenes.COLOURS.values()])
     nearest = np.linalg.norm(image[:, :, None] - palette, axis=3).argmin(2)
     seen = np.ptp(image, axis=2) * (nearest == tuple(scenes.COLOURS).index(facts[0]))
-    drawn = {
-        "shape": np.arange(len(scenes.SHAPES)).repeat(draws),
-        "position": place,
-        "size": tuple(scenes.SIZES).index("large"),
-        "colour": 0,
-        "count": 0,
-        "background": 0,
-    }
-    drawn = {fact: np.broadcast_to(value, len(drawn["shape"])) for fact, value in drawn.items()}
+    shapes = np.arange(len(scenes.SHAPES)).repeat(draws)
+    large = tuple(scenes.SIZES).index("large")
+    others = {"position": place, "size": large, "colour": 0, "count": 0, "background": 0}
+    drawn = {name: np.full_like(shapes, value) for name, value in others.items()}
+    drawn["shape"] = shapes
     _, masks = scenes.draw(np.random.default_rng(0), drawn, image.shape[0])
     masks = masks.reshape(len(masks), -1) - masks.mean((1, 2))[:, None]
     alike = masks @ (seen - seen.mean()).ravel() / np.linalg.norm(masks, axis=1)
