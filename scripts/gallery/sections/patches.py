@@ -125,4 +125,5 @@ def section(cast: networks.Cast) -> Section:
             ),
         ),
         judge=_judge,
+        needs="Six units of a layer are too few to tell layers apart.",
     )
