@@ -339,9 +339,10 @@ def leaderboard() -> list[str]:
         "### Which method is best, by which measure",
         commands(
             [
-                "python scripts/leaderboard.py cifar10.zip --json board.json",
                 "python scripts/leaderboard.py PHOTOGRAPHS --models efficientnet_lite0 "
-                "--pretrained --json board.json",
+                "--pretrained --methods gradient grad_cam lrp --json board.json",
+                "python scripts/leaderboard.py cifar10.zip --methods gradient input_x_gradient "
+                "guided_backprop grad_cam layer_cam lrp --json board.json",
             ]
         ),
         "Means over images, ± half of the 95 % interval; the target is the network's first choice. "
