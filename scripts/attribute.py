@@ -1,7 +1,7 @@
 """What a network saw in a picture: attribution methods for its top classes, on the picture itself.
 
 Command:  python scripts/attribute.py IMAGE [--model MODEL] [--top 3] [--out FOLDER]
-          python scripts/attribute.py IMAGE --model vgg16 --weights TRUNK --layer relu5_3 --units 7
+          python scripts/attribute.py IMAGE --model vgg16 --pretrained --trunk --layer relu5_3
 Time:     minutes on two cores for a 32-pixel network and one class; with one of 224 pixels choose
           `--methods`: RISE's 4000 masks take an hour.
 Prints:   the top classes with their probabilities, and where the figure is. `attribution.png` has a
@@ -134,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--model", default="cifar10_resnet_robust")
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--pretrained", action="store_true", help="fetches an architecture's weights")
+    p.add_argument("--trunk", action="store_true", help="weights without the classifier; --layer")
     p.add_argument("--top", type=int, default=3, help="classes, by their logits")
     p.add_argument("--layer", help="channels of it in the place of classes")
     p.add_argument("--units", type=int, nargs="+", default=[0])
@@ -146,7 +147,12 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     p.add_argument("--out", type=Path, default=Path("out", "attribution"))
     a = p.parse_args(arguments)
-    model = rvis.load(a.model, weights=a.weights, pretrained=a.pretrained)
+    model = rvis.load(
+        a.model,
+        weights=a.weights,
+        pretrained="trunk" if a.pretrained and a.trunk else a.pretrained,
+        partial="trunk" if a.weights and a.trunk else None,
+    )
     rvis.checks.count("--top", a.top)
     image = model.prepare(a.image)
     if a.layer is not None:

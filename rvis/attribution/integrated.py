@@ -53,12 +53,13 @@ _LEVELS = 4
 
 
 class Line(NamedTuple):
-    """An image, its baselines (b, H, W, C), and how much higher its score is."""
+    """An image, its baselines (b, H, W, C), how much higher its score is, and the gap allowed."""
 
     objective: Objective
     image: Any
     starts: Any
     rise: Any
+    gap: Any = ()
 
 
 @struct.dataclass
@@ -69,7 +70,6 @@ class _Refining:
     """
 
     steps: Array
-    tolerance: Array
     block: int = struct.static()
 
     def init(self, key: Array, start: Array) -> Any:
@@ -95,7 +95,7 @@ class _Refining:
         count = jnp.minimum(count + self.block, parts * several)
         ended = count == parts * several
         maps = jnp.where(ended, total / count, maps)
-        serves = ended & (jnp.abs(problem.rise - maps.sum()) <= self.tolerance)
+        serves = ended & (jnp.abs(problem.rise - maps.sum()) <= problem.gap)
         serves = serves | (ended & (level == _LEVELS))
         return (maps, total, count, level + ended, serves), ()
 
@@ -110,23 +110,25 @@ def _refined(
     question: Question,
     starts: np.ndarray,
     rise: np.ndarray,
+    allowed: np.ndarray,
     maps: np.ndarray,
-    tolerance: float,
     steps: int,
     chunk: int | None,
     progress: bool,
 ) -> np.ndarray:
     """The maps, those that are not complete anew."""
     gap = np.abs(rise - maps.sum((1, 2, 3)))
-    some = np.flatnonzero(gap > tolerance)
+    some = np.flatnonzero(gap > allowed)
+    if not some.size:
+        return maps
     block = policy.samples_for(question.pixels, steps)
     blocks = sum(-(-steps * starts.shape[1] * 3**level // block) for level in range(_LEVELS + 1))
     found = engine.run(
-        _Refining(on_device(steps, jnp.int32), on_device(tolerance, jnp.float32), block),
+        _Refining(on_device(steps, jnp.int32), block),
         question.model,
         jax.tree.map(
             lambda leaf: np.asarray(leaf)[some],
-            Line(question.objective, question.images, starts, rise.astype(np.float32)),
+            Line(question.objective, question.images, starts, rise, allowed),
         ),
         jnp.broadcast_to(as_key(0), (len(some),)),
         starts=maps[some],
@@ -170,8 +172,9 @@ def integrated_gradients(
         Gaussian with σ an eighth of the shorter side; an image (H, W, C); several (b, H, W, C),
         over which the mean is taken.
       rule: "gauss-legendre" or "midpoint".
-      tol: where |gap| is more, the midpoint rule takes 1, 3, 9, 27 and 81 times `steps` nodes (each
-        holds those of the one before) until it is not; None for the first rule alone.
+      tol: where |gap| is more than so much of |f(x) − f(x′)|, or of 1 if that is less, the midpoint
+        rule takes 1, 3, 9, 27 and 81 times `steps` nodes, each with those of the one before, until
+        it is not; None for the first rule alone.
       steps: nodes of the integral, for each baseline.
       chunk, checkpoint, callback, progress: as `smoothgrad`; the callback's steps are nodes of
         the first rule.
@@ -221,10 +224,10 @@ def integrated_gradients(
     )
     scores = question.scores()
     rise = scores - np.mean([question.scores(starts[:, b]) for b in range(starts.shape[1])], 0)
+    if limit is not None and not ended:
+        allowed = (limit * np.maximum(1, np.abs(rise))).astype(np.float32)
+        maps = _refined(question, starts, rise, allowed, maps, steps, chunk, progress)
     gap = rise - maps.sum((1, 2, 3))
-    if limit is not None and not ended and (np.abs(gap) > limit).any():
-        maps = _refined(question, starts, rise, maps, limit, steps, chunk, progress)
-        gap = rise - maps.sum((1, 2, 3))
     about: dict[str, Any] = {"baseline": baseline, "steps": steps, "rule": rule, "tol": limit}
     return answer("integrated_gradients", question, maps, scores, gap=gap, target=target, **about)
 

@@ -28,7 +28,7 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     weights: Weights | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     key: KeyLike = 0,
     strict: bool = True,
     partial: str | None = None,
@@ -42,15 +42,14 @@ def load(
         `model.safetensors` (`rvis.models.weights.hub`).
       weights: for an architecture's name: a file of any maker (`.safetensors`, `.pth`, `.pt` or
         `.bin`), a mapping {reference name: array}, or "random" for he-normal weights.
-      pretrained: for an architecture's name: its public weights for ImageNet. Those of
-        `efficientnet_lite0` to 2 come with data packages, the extra `imagenet`; others (`PUBLISHED`
-        in `rvis.models.weights.pretrained`) are fetched at the first call into $RVIS_CACHE, else
-        ~/.cache/rvis.
+      pretrained: for an architecture's name: its public weights for ImageNet, or "trunk" for them
+        without the classifier. Whole ones of `efficientnet_lite0` to 2 and trunks of `alexnet` and
+        `vgg16` come with data packages, the extra `imagenet`; others (`PUBLISHED` in
+        `rvis.models.weights.pretrained`) are fetched once into $RVIS_CACHE, else ~/.cache/rvis.
       key: an int seed or a typed key, for random weights.
       strict: whether entries of `weights` that the architecture does not have are refused;
         otherwise they are left out, with a warning that names them.
-      partial: "trunk" loads `weights`, or pretrained ones, without the classifier: a model with
-        layers and no logits. Those of `alexnet` and `vgg16` come with the extra `imagenet`.
+      partial: "trunk" loads `weights` without the classifier: a model with layers and no logits.
 
     Returns:
       A model whose params are float32 JAX arrays. `classes` are ImageNet's for 1,000 logits of an
@@ -72,8 +71,10 @@ def load(
         raise TypeError(f"name_or_path: a name or a path was expected, given {name_or_path!r}")
     if partial is not None:
         checks.choice("partial", partial, ("trunk",))
-        if not pretrained and weights is None:
-            raise ValueError("partial: it needs weights=… or pretrained=True, given neither")
+        if weights is None:
+            raise ValueError("partial: it needs weights=…; of public ones pretrained='trunk' is it")
+    if not isinstance(pretrained, bool):
+        checks.choice("pretrained", pretrained, ("trunk",))
     if pretrained and weights is not None:
         raise ValueError("weights, pretrained: one of the two was expected, given both")
     if pretrained:
@@ -83,7 +84,7 @@ def load(
                 f"pretrained: {architecture!r} is shipped with its weights, load({architecture!r}) "
                 "has them"
             )
-        return _pretrained(architecture, partial)
+        return _pretrained(architecture, None if pretrained is True else "trunk")
     if weights is not None:
         checks.choice("name_or_path", name_or_path, architectures.ARCHITECTURES)
         return _with_weights(str(name_or_path), weights, key, strict=strict, partial=partial)
@@ -123,19 +124,15 @@ def load(
 
 def _pretrained(architecture: str, partial: str | None) -> Model:
     if partial and architecture in packages.TRUNKS:
-        package = packages.TRUNKS[architecture]
-        config = {"classes": 0}
-        known = architectures.ARCHITECTURES[architecture]
+        known, config = architectures.ARCHITECTURES[architecture], {"classes": 0}
         names = convert.reference_shapes(known.make(**config), known.input_shape)
-        state = packages.trunk(package, names)
+        state = packages.trunk(packages.TRUNKS[architecture], names)
         return architectures.build(architecture, weights=state, config=config)
-    if architecture in packages.WHOLE:
-        package = packages.WHOLE[architecture]
-        state = convert.read_state_dict(packages.installed(package))[0]
-        name, architecture = architecture, package.architecture
-        return architectures.build(architecture, weights=state, name=name, partial=partial)
-    state = convert.read_state_dict(published(architecture))[0]
-    return architectures.build(architecture, weights=state, partial=partial)
+    package = packages.WHOLE.get(architecture)
+    file = packages.installed(package) if package else published(architecture)
+    state = convert.read_state_dict(file)[0]
+    built = package.architecture if package else architecture
+    return architectures.build(built, weights=state, name=architecture, partial=partial)
 
 
 def _with_weights(architecture: str, weights: Weights, key: KeyLike, **options: Any) -> Model:

@@ -20,8 +20,8 @@ from rvis.plotting import grids
 from rvis.visualization import Options
 from scripts.gallery import measures, samples
 
-PRETRAINED: dict[str, str | None] = {
-    "efficientnet_lite0": None,
+PRETRAINED: dict[str, bool | str] = {
+    "efficientnet_lite0": True,
     "alexnet": "trunk",
     "vgg16": "trunk",
 }
@@ -141,7 +141,7 @@ def load(name: str) -> rvis.Model:
       ImportError, ValueError: as `rvis.load`.
     """
     if name in PRETRAINED:
-        return rvis.load(name, pretrained=True, partial=PRETRAINED[name])
+        return rvis.load(name, pretrained=PRETRAINED[name])
     architecture = Path(name).stem.removesuffix("_trunk")
     if architecture in architectures.ARCHITECTURES and Path(name).is_file():
         trunk = "trunk" if Path(name).stem.endswith("_trunk") else None

