@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import rvis
-from rvis import images, optimizers
+from rvis import images, optimizers, regularizers
 from rvis.analysis import metrics
 from rvis.objectives import channel
 from rvis.plotting import grids
@@ -25,16 +25,22 @@ def _growing(
     steps: int,
     late: int,
 ) -> list[rvis.Result]:
+    # Nothing else bounds a channel's activation, which grows with contrast for ever.
+    bounded = (regularizers.total_variation(0.02), regularizers.alpha_norm(0.5))
     return [
         rvis.visualize(
             networks.load(name),
             asked,
+            regularizers=penalties,
             image=images.Fourier((size, size, 3), decay=1.5),
             optimizer=optimizers.adam(0.02),
             steps=steps,
             snapshots=(0, 4, late, steps),
         )
-        for name, asked in ((network, list(classes)), (trunk, channel(layer, units)))
+        for name, asked, penalties in (
+            (network, list(classes), ()),
+            (trunk, channel(layer, units), bounded),
+        )
     ]
 
 
@@ -78,8 +84,9 @@ def section(cast: networks.Cast) -> Section:
             Part(
                 name="growing",
                 caption=f"Four classes of {networks.title(cast.classifier)} and four channels of "
-                f"{networks.title(cast.filters)}, from noise (top) to the last step (bottom). The "
-                "table has the unit's activation, under the random views of that step.",
+                f"{networks.title(cast.filters)}, from noise (top) to the last step (bottom); the "
+                "channels with total variation and an α-norm. The table has the unit's activation, "
+                "under the random views of that step.",
                 alt="Rows of eight pictures: grey noise, then faint blotches, then shapes, and at "
                 "the bottom animals and things in pieces, feathers, eyes and patterns.",
                 draw=_growing,
