@@ -362,6 +362,7 @@ def _padded(infos: Iterable[PyTree]) -> list[PyTree]:
     most = max((len(leaf) for info in infos for leaf in jax.tree.leaves(info)), default=0)
 
     def padded(leaf: np.ndarray) -> np.ndarray:
-        return np.pad(leaf, ((0, most - len(leaf)), *((0, 0),) * (leaf.ndim - 1)))
+        room = most - len(leaf)
+        return np.pad(leaf, ((0, room), *((0, 0),) * (leaf.ndim - 1))) if room else leaf
 
     return [jax.tree.map(padded, info) for info in infos]
