@@ -8,7 +8,8 @@ Prints:   the top classes with their probabilities, and where the figure is. `at
           row for each class and a column for each method, maps laid over the whole picture at its
           own resolution; a folder for each method holds its maps as numbers and its pictures.
 IMAGE is any picture, prepared as the model's training has it; MODEL a name of `rvis.list_models()`
-or a path that `rvis.load` reads (an architecture needs `--weights`).
+or a path that `rvis.load` reads (an architecture needs `--weights` or
+`--pretrained`; `--trunk` for those without the classifier).
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--model", default="cifar10_resnet_robust")
     p.add_argument("--weights", help="a file of weights, for an architecture's name")
     p.add_argument("--pretrained", action="store_true", help="fetches an architecture's weights")
-    p.add_argument("--trunk", action="store_true", help="weights without the classifier; --layer")
+    p.add_argument("--trunk", action="store_true", help="weights without the classifier")
     p.add_argument("--top", type=int, default=3, help="classes, by their logits")
     p.add_argument("--layer", help="channels of it in the place of classes")
     p.add_argument("--units", type=int, nargs="+", default=[0])
@@ -147,6 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     p.add_argument("--out", type=Path, default=Path("out", "attribution"))
     a = p.parse_args(arguments)
+    if a.trunk and not (a.layer and (a.weights or a.pretrained)):
+        p.error("--trunk: --layer, and --weights or --pretrained, were expected beside it")
     model = rvis.load(
         a.model,
         weights=a.weights,

@@ -172,9 +172,9 @@ def integrated_gradients(
         Gaussian with σ an eighth of the shorter side; an image (H, W, C); several (b, H, W, C),
         over which the mean is taken.
       rule: "gauss-legendre" or "midpoint".
-      tol: where |gap| is more than so much of |f(x) − f(x′)|, or of 1 if that is less, the midpoint
-        rule takes 1, 3, 9, 27 and 81 times `steps` nodes, each with those of the one before, until
-        it is not; None for the first rule alone.
+      tol: where |gap| is more than `tol` · max(1, |f(x) − f(x′)|), the midpoint rule takes 1, 3, 9,
+        27 and 81 times `steps` nodes, each with those of the one before, until it is not; None for
+        the first rule alone.
       steps: nodes of the integral, for each baseline.
       chunk, checkpoint, callback, progress: as `smoothgrad`; the callback's steps are nodes of
         the first rule.

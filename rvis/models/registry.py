@@ -73,8 +73,8 @@ def load(
         checks.choice("partial", partial, ("trunk",))
         if weights is None:
             raise ValueError("partial: it needs weights=…; of public ones pretrained='trunk' is it")
-    if not isinstance(pretrained, bool):
-        checks.choice("pretrained", pretrained, ("trunk",))
+    if repr(pretrained) not in ("True", "False", "'trunk'"):
+        raise TypeError(f"pretrained: True, False or 'trunk' was expected, given {pretrained!r}")
     if pretrained and weights is not None:
         raise ValueError("weights, pretrained: one of the two was expected, given both")
     if pretrained:
@@ -94,7 +94,7 @@ def load(
     if name_or_path in architectures.ARCHITECTURES:
         raise ValueError(
             f"weights: {name_or_path!r} is an architecture, which is shipped without weights; give "
-            "weights=PATH, weights={name: array}, weights='random' or pretrained=True"
+            "weights=PATH, weights={name: array}, weights='random', pretrained=True or 'trunk'"
         )
     if hub.is_name(name_or_path):
         return hub.load(str(name_or_path))

@@ -213,7 +213,7 @@ def _correlations(
         "sensitivity_n",
         removed,
         lambda: np.asarray(one.theirs(metric, softmax=True)),
-        note="another definition: Ancona et al., and rvis, correlate over random sets of n places "
+        note="Ancona et al., and rvis, correlate over random sets of n places "
         "of one image. Quantus removes the highest places step by step and correlates over images "
         "the whole fall with the sum of the last step's places; here that is made of `deletion`",
         differ=True,

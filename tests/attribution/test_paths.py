@@ -156,15 +156,16 @@ def test_a_gap_is_allowed_in_proportion_to_the_rise():
         return params * (images.reshape(len(images), -1) ** 3).sum(1)[:, None]
 
     image, gaps = np.float32([1.0, 0.8]).reshape(1, 2, 1), []
-    for size in (1, 100):
+    for size in (1, 100, 0.01):
         model = rvis.Model(jnp.float32(size), cubic, (), (1, 2, 1))
         found = attribution.integrated_gradients(
             model, image, 0, rule="midpoint", steps=5, tol=0.002, **QUIET
         )
         gaps.append(found.gap / size)
     rise = 1.512
-    assert 2e-4 < abs(gaps[0]) < 0.002 * rise
+    assert 0.002 / 4 < abs(gaps[0]) < 0.002 * rise
     np.testing.assert_allclose(gaps[1], gaps[0], rtol=1e-2)
+    np.testing.assert_allclose(gaps[2], 9 * gaps[0], rtol=1e-2)  # of 1, where it rises less
 
 
 def test_smoothgrad_of_any_method():

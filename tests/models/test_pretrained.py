@@ -328,6 +328,13 @@ def test_load_fetches_into_the_cache(table, shop, tmp_path):
     assert models[0].name == "tiny" and models[0].params["params"]["conv1"]["kernel"].shape[-1] == 2
 
 
+def test_what_is_fetched_can_be_a_trunk(table, shop):
+    shop.data = table
+    model = registry.load("tiny", pretrained="trunk")
+    assert model(np.zeros((1, 28, 28, 1), np.float32)).shape == (1, 0)
+    assert "conv2" in model.params["params"] and "dense1" not in model.params["params"]
+
+
 @pytest.mark.parametrize(
     ("environment", "folder"),
     [
@@ -355,7 +362,14 @@ REFUSED = {
         "^pretrained: no public weights .*alexnet",
     ),
     "misspelt": (("resnet5",), {}, ValueError, "^name_or_path: unknown 'resnet5'; did you mean"),
-    "no bool": (("resnet50",), {"pretrained": "yes"}, TypeError, "^pretrained: True or False"),
+    "no bool": (("resnet50",), {"pretrained": "yes"}, TypeError, "^pretrained: True, False or 't"),
+    "a number": (("resnet50",), {"pretrained": 1}, TypeError, "^pretrained: True, False or 't"),
+    "partial too": (
+        ("resnet50",),
+        {"partial": "trunk"},
+        ValueError,
+        "^partial: .*pretrained='trun",
+    ),
 }
 
 

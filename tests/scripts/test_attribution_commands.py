@@ -88,6 +88,7 @@ def test_commands_on_real_images(cifar_test, capsys, monkeypatch):
         (attribute, "nowhere.png", "nowhere.png"),
         (attribute, "PICTURE --model mnist_cnm", "unknown 'mnist_cnm'; did you mean 'mnist_cnn"),
         (attribute, "PICTURE --top 0", "--top: at least 1"),
+        (attribute, "PICTURE --trunk --pretrained", "--trunk: --layer, and --weights or"),
         (sanity, "nowhere", "nowhere"),
         (alignment, "nowhere", "nowhere"),
     ],

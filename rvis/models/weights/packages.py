@@ -66,7 +66,7 @@ TRUNKS: Mapping[str, Package] = {
         "VGG16_0",
     ),
 }
-"""Convolutions without a classifier, torchvision's (BSD), of `load(NAME, …, partial="trunk")`."""
+"""Convolutions without a classifier, torchvision's (BSD), of `load(NAME, pretrained="trunk")`."""
 
 
 def installed(package: Package) -> pathlib.Path:
