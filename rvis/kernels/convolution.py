@@ -67,9 +67,8 @@ def _fast(x, w, *, options):
 def _sound(x, w, *, options):
     """The stock form, but that neither the result nor the kernel has a side longer than the input.
 
-    XLA:CPU gives the former to Eigen, which errs in whole blocks while a second program runs
-    (jaxlib 0.10.2), and takes 6 to 80 times as long for the latter. Padding behind a barrier is an
-    input.
+    XLA:CPU gives the former to Eigen, which errs in blocks while a second program runs (jaxlib
+    0.10.2), and takes 6 to 80 times as long for the latter. Behind a barrier padding is an input.
     """
     sides = zip(x.shape[1:3], options.pads, w.shape[:2], strict=True)
     if all(n >= k and (options.groups > 1 or sum(pad) < k) for n, pad, k in sides):
@@ -161,7 +160,6 @@ def conv_general_dilated(
 
     It covers two-dimensional NHWC/HWIO convolutions without dilation. Those with `others` of its
     arguments, and all on other devices, are the stock operation.
-
     `flax.linen.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)` uses it.
     """
     if precision is None:

@@ -317,10 +317,12 @@ def peers() -> str:
     race = timed["race"]
     samples, errors, seconds = race["samples"], race["errors"], race["seconds"]
     parts += [
-        commands(["python scripts/attribution_check.py captum race --size 224 --json times.json"]),
+        commands(
+            ["python scripts/attribution_check.py captum cams race --size 224 --json times.json"]
+        ),
         f"Medians of calls in turn once all is compiled, {timed['images']} images of "
-        f"{timed['size']} pixels, {timed['cores']} cores, {timed['date']}, beside other work: the "
-        "ratios say more than the times.",
+        f"{timed['size']} pixels where no other size stands, {timed['cores']} cores, "
+        f"{timed['date']}.",
         table(["peer", "network", "method", "rvis, ms", "peer, ms", "ratio"], rows),
         f"KernelSHAP of {race['players']} players: rvis with {samples[0]} coalitions has an error "
         f"of {errors[0]:.4f}, captum with {samples[1]} one of {errors[1]:.4f}; {seconds[0]:.3g} s "
