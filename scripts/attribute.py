@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out", "attribution"))
     a = p.parse_args(arguments)
     if a.trunk and not (a.layer and (a.weights or a.pretrained)):
-        p.error("--trunk: --layer, and --weights or --pretrained, were expected beside it")
+        raise ValueError("--trunk: --layer, and --weights or --pretrained, were expected too")
     model = rvis.load(
         a.model,
         weights=a.weights,
