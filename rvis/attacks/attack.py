@@ -192,6 +192,7 @@ class Plan:
         end.
       keep: which iterate is given back: "best", one that fools and has the highest loss; "first",
         the first that fools, with which the image is done; "last", whatever comes last.
+      held: places that a step holds for each of an image's: its own, and one for its gradient.
     """
 
     attack: Any
@@ -200,6 +201,7 @@ class Plan:
     steps: int
     piece: int = 5
     keep: Keep = "best"
+    held: int = 2
 
     @property
     def algorithm(self) -> Pursuit:
@@ -269,9 +271,9 @@ def run_plan(
         plan.problem,
         request.keys(attempt),
         steps=plan.steps,
-        pixels=request.pixels,
+        pixels=request.pixels // 2 * plan.held,
         starts=plan.starts,
-        widest=8,
+        widest=16 // plan.held,
         piece=plan.piece if plan.keep == "first" else 2 * plan.piece,
         failure=failure(np.arange(count) if rows is None else rows),
         **options,

@@ -233,7 +233,7 @@ def plan_square(
     marks = halvings(steps, rescale=rescale_schedule)
     attack = Square(request.norm, on_device(marks), on_device(p, jnp.float32))
     start = request.images[:, None]
-    return plan(request, attack, start, steps=steps, loss=loss, keep=keep, piece=50)
+    return plan(request, attack, start, steps=steps, loss=loss, keep=keep, piece=50, held=1)
 
 
 @gate.public

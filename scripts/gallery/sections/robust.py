@@ -8,6 +8,7 @@ import rvis
 from rvis import attacks, attribution, data, optimizers, synthesis
 from rvis.analysis import metrics, representations
 from rvis.inversion import Matching
+from rvis.kernels.threads import parallel_map
 from rvis.objectives import channel
 from rvis.plotting import grids
 from scripts.gallery import measures, networks, samples
@@ -195,13 +196,16 @@ def _attacked(
     models: tuple[str, ...], radii: tuple[tuple[str, float], ...], count: int
 ) -> dict[str, attacks.AutoAttackResult]:
     some = samples.load("cifar10").take(slice(0, None, 800 // count))
-    return {
-        f"{networks.title(name)}, {norm} {eps:.3g}": attacks.autoattack(
-            networks.load(name), some.floats(), some.labels, norm=norm, eps=eps
-        )
-        for name in models
-        for norm, eps in radii
-    }
+    # The few images that hold fill one core's program: two networks at once fill both.
+    rows = [(name, norm, eps) for name in models for norm, eps in radii]
+
+    def attacked(row: tuple[str, str, float]) -> attacks.AutoAttackResult:
+        name, norm, eps = row
+        model = networks.load(name)
+        return attacks.autoattack(model, some.floats(), some.labels, norm=norm, eps=eps)
+
+    titles = (f"{networks.title(name)}, {norm} {eps:.3g}" for name, norm, eps in rows)
+    return dict(zip(titles, parallel_map(attacked, rows), strict=True))
 
 
 def _left(found: dict[str, attacks.AutoAttackResult]) -> Outcome:
