@@ -150,19 +150,16 @@ def _by_channel(
 ) -> Attribution:
     question = ask(model, images, target, chunk=run.get("chunk"))
     name = default_layer(question, layer)
-    own: Any = ()
-    about: dict[str, Any] = {}
-    if method == "score_cam":
-        filled = one_baseline(baseline, question.images)
-        about["baseline"] = baseline
+    masked = method == "score_cam"
+    filled = one_baseline(baseline, question.images) if masked else None
+    about = {"baseline": baseline} if masked else {}
     scores, (a,) = stream.each(AtLayers((name,), "activation"), question, chunk=run.get("chunk"))
     channels = a.shape[-1]
-    sampler: _Masked = _Ablated(channels, layer=name)
-    if method == "score_cam":
-        sampler, own = _Masked(channels), (a, filled)
+    sampler = _Masked(channels) if masked else _Ablated(channels, layer=name)
+    own = (a, filled) if masked else ()
     run |= {"samples": channels, "key": as_key(0), "own": own, "label": method}
     by_channel = stream.mean(sampler, question, **run).astype(np.float64)
-    if method == "score_cam":
+    if masked:
         high = np.exp(by_channel - by_channel.max(1, keepdims=True))
         weights = high / high.sum(1, keepdims=True)
     else:

@@ -296,8 +296,7 @@ class Plan:
 
     def block(self, count: int) -> int:
         """How many of `count` coalitions are computed side by side: blocks of equal size."""
-        widest = 16 if self.pictures else 256
-        return policy.equal_blocks(self.pixels, count, widest=widest)
+        return policy.equal_blocks(self.pixels, count, widest=16 if self.pictures else 256)
 
     def run(self, algorithm: Any, problems: Any, **options: Any) -> engine.Run:
         """`engine.run` without a model, which the game has, and without keys of examples."""

@@ -12,6 +12,7 @@ import numpy as np
 from rvis.engine import programs
 from rvis.engine.policy import Policy
 from rvis.engine.slots import Group, Work
+from rvis.kernels.threads import num_workers
 
 _SHARE = 0.8
 """Of the free memory that a program may take."""
@@ -29,10 +30,12 @@ def needed(work: Work) -> tuple[float, float]:
     group.fill(deque([0]), 1, {})
     lowered = programs.advance.lower(*group.arguments(1), **group.options())
     numbers: Any = lowered.compile().memory_analysis()
-    total = numbers.argument_size_in_bytes + numbers.temp_size_in_bytes
-    total += numbers.output_size_in_bytes - numbers.alias_size_in_bytes
     shared = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(work.shared))
-    return shared, max(1, total - shared) / (work.policy.width * work.policy.rows)
+    held = numbers.argument_size_in_bytes + numbers.output_size_in_bytes
+    held -= numbers.alias_size_in_bytes + shared
+    # A device computes one program at a time, and holds the state of each.
+    total = num_workers() * held + numbers.temp_size_in_bytes
+    return shared, max(1, total) / (work.policy.width * work.policy.rows)
 
 
 def fitted(work: Work) -> Work:
@@ -47,7 +50,8 @@ def fitted(work: Work) -> Work:
     width = 1
     while 2 * width <= most and width < share:
         width *= 2
-    return dataclasses.replace(work, policy=layout._replace(width=width))
+    several = min(num_workers(), -(-share // (width * layout.rows)))
+    return dataclasses.replace(work, policy=layout._replace(width=width, programs=several))
 
 
 def narrower(layout: Policy) -> Policy | None:

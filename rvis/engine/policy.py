@@ -28,7 +28,8 @@ class Policy(NamedTuple):
     Attributes:
       width: examples that a program computes side by side.
       rows: groups of so many that it computes one after another.
-      programs: how many programs run at once, each on a core of a CPU.
+      programs: how many programs run at once, each on a core of a CPU; elsewhere one computes while
+        the results of the other leave.
       piece: steps of one call at most.
       mesh: devices that share a program's slots; None for one device.
     """
@@ -129,7 +130,7 @@ def plan(
         width = min(width, chunk or width, 1 << (share - 1).bit_length())
     devices = devices[: -(-count // width)]
     mesh = Mesh(np.asarray(devices), ("examples",)) if len(devices) > 1 else None
-    programs = min(num_workers(), -(-min(count, chunk or count) // width)) if mesh is None else 1
+    programs = min(num_workers(), -(-min(share, chunk or share) // width))
     # Rounded, so that most other numbers of steps share the programs.
     room = 1 << (steps - 1).bit_length()
     rows = 1

@@ -34,9 +34,9 @@ def _settings() -> tuple[Any, ...]:
 
 
 def num_workers() -> int:
-    """How many items `parallel_map` works on at once: one a core of a lone CPU, eight at most."""
+    """Items that `parallel_map` works on at once: a lone CPU's cores, eight at most; else two."""
     alone = jax.default_backend() == "cpu" and jax.local_device_count() == 1
-    return min(8, cores()) if alone else 1
+    return min(8, cores()) if alone else 2
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import concurrent.futures
 import gc
 import multiprocessing
 import os
+import threading
 import tracemalloc
 
 import jax
@@ -14,8 +15,9 @@ import pytest
 
 import rvis
 from rvis import attacks, attribution, objectives, transforms
-from rvis.engine import programs
+from rvis.engine import programs, queue
 from tests import toys
+from tests.engine.test_queue import count
 
 MODEL = toys.pointwise()
 QUIET = {"progress": False}
@@ -79,11 +81,35 @@ def there(number):
     return jax.device_count(), attacked(number)
 
 
-def test_a_process_that_is_spawned_works_on_four_devices(monkeypatch):
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A pool of one process, which has four devices."""
     flags = os.environ.get("XLA_FLAGS", "")
     monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=4")
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        devices, found = pool.submit(there, 2).result(timeout=100)
+        yield pool
+
+
+def test_a_process_that_is_spawned_works_on_four_devices(elsewhere):
+    devices, found = elsewhere.submit(there, 2).result(timeout=100)
     assert devices == 4
     np.testing.assert_allclose(found, attacked(2), rtol=1e-3, atol=1e-5)
+
+
+def met():
+    """Sums of eight examples on four devices, each program's results taken where both have some."""
+    meeting, leave = threading.Barrier(2, timeout=60), queue.Group.leave
+
+    def together(self, leaving, stopped):
+        if len(leaving):
+            meeting.wait()
+        return leave(self, leaving, stopped)
+
+    queue.Group.leave = together  # in a process of its own
+    return count(rows=slice(8), pixels=2**16, widest=1).result["sum"]
+
+
+def test_a_program_computes_while_the_results_of_another_leave_the_devices(elsewhere):
+    here = count(rows=slice(8)).result["sum"]
+    np.testing.assert_allclose(elsewhere.submit(met).result(timeout=100), here, rtol=1e-6)

@@ -192,35 +192,38 @@ def _compared(
 # Attacks
 
 
-def _attacked(
-    models: tuple[str, ...], radii: tuple[tuple[str, float], ...], count: int
-) -> dict[str, attacks.AutoAttackResult]:
+_Attacked = dict[str, tuple[attacks.AutoAttackResult, slice]]
+
+
+def _attacked(models: tuple[str, ...], radii: tuple[float, ...], count: int) -> _Attacked:
     some = samples.load("cifar10").take(slice(0, None, 800 // count))
-    # The few images that hold fill one core's program: two networks at once fill both.
-    rows = [(name, norm, eps) for name in models for norm, eps in radii]
+    # Few images hold: those of all radii fill one program, and two networks at once two cores.
+    images, labels = (np.concatenate([each] * len(radii)) for each in (some.floats(), some.labels))
+    eps = np.repeat(np.float32(radii), count)
 
-    def attacked(row: tuple[str, str, float]) -> attacks.AutoAttackResult:
-        name, norm, eps = row
-        model = networks.load(name)
-        return attacks.autoattack(model, some.floats(), some.labels, norm=norm, eps=eps)
+    def attacked(name: str) -> attacks.AutoAttackResult:
+        return attacks.autoattack(networks.load(name), images, labels, norm="linf", eps=eps)
 
-    titles = (f"{networks.title(name)}, {norm} {eps:.3g}" for name, norm, eps in rows)
-    return dict(zip(titles, parallel_map(attacked, rows), strict=True))
+    return {
+        f"{networks.title(name)}, linf {radius:.3g}": (one, slice(i * count, (i + 1) * count))
+        for name, one in zip(models, parallel_map(attacked, models), strict=True)
+        for i, radius in enumerate(radii)
+    }
 
 
-def _left(found: dict[str, attacks.AutoAttackResult]) -> Outcome:
+def _left(found: _Attacked) -> Outcome:
     table = {}
-    for name, one in found.items():
-        by = np.asarray(one.fooled_by)
+    for name, (one, rows) in found.items():
+        by = np.asarray(one.fooled_by)[rows]
         table[name] = {"clean": float((by >= 0).mean())}
         table[name] |= measures.told(_HELD, metrics.share(by >= len(one.attacks)))
-    one = list(found.values())[-1]
-    chosen = np.linspace(0, len(one.images) - 1, 8).astype(int)
-    rows = [one.originals[chosen], one.images[chosen]]
+    one, last = list(found.values())[-1]
+    chosen = np.linspace(last.start, last.stop - 1, 8).astype(int)
+    pictures = np.stack([one.originals[chosen], one.images[chosen]])
     classes = samples.load("cifar10").classes
     titles = [classes[i] for told in (one.clean, one.predictions) for i in told[chosen]]
     names = ["image", "attacked"]
-    return Outcome(grids.grid(np.stack(rows), titles=titles, row_titles=names), table)
+    return Outcome(grids.grid(pictures, titles=titles, row_titles=names), table)
 
 
 def _judge(tables: Tables) -> Verdict:
@@ -346,7 +349,7 @@ def section(cast: networks.Cast) -> Section:
                 draw=_attacked,
                 tell=_left,
                 numbers=both(models=(*_PAIR, *stranger))
-                | {"radii": ((("linf", 8 / 255),), (("linf", 2 / 255), ("linf", 8 / 255)))}
+                | {"radii": ((8 / 255,), (2 / 255, 8 / 255))}
                 | {"count": (4, 16)},
                 quick=False,
             ),
