@@ -1,7 +1,7 @@
 """Two lectures on what networks have learned, reproduced: one page of claims, pictures and figures.
 
 Command:  python scripts/gallery.py [--quick] [--only NAME …] [--out FOLDER]
-Time:     16 to 26 minutes on two idle cores, by their speed; two to four with --quick.
+Time:     16 to 25 minutes on two idle cores, by their speed; two to four with --quick.
 Prints:   the page's place, and what failed. See `python -m gallery --help`: it is the same.
 """
 

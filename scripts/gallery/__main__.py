@@ -2,7 +2,7 @@
 
 Command:  python scripts/gallery.py [--quick] [--only NAME …] [--photos FOLDER] [--networks FOLDER]
           [--out FOLDER]
-Time:     16 to 26 minutes on two idle cores; --quick, a small version of every section, two to
+Time:     16 to 25 minutes on two idle cores; --quick, a small version of every section, two to
           four, and less where its programs were compiled before.
 Prints:   the page's place, and what failed (exit status 1). An interrupted command goes on where it
           stopped; what is there and as it would be made now is not made again.
