@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from PIL import Image, ImageOps
 
 import rvis
+from rvis.kernels.threads import parallel_map
 from rvis.models import architectures
 from rvis.models.weights import convert
 from rvis.objectives import channel
 from rvis.plotting import grids
 from rvis.visualization import Options
 from scripts.gallery import measures, samples
+
+_Made = TypeVar("_Made")
 
 PRETRAINED: dict[str, bool | str] = {
     "efficientnet_lite0": True,
@@ -152,6 +155,12 @@ def load(name: str) -> rvis.Model:
         caffe = architectures.build(architecture, weights=state, **_CAFFE)
         return max((model, caffe), key=_named)
     return rvis.load(name)
+
+
+def each(names: Sequence[str], work: Callable[[rvis.Model], _Made]) -> dict[str, _Made]:
+    """{title: what `work` makes of a network}, of as many at once as there are cores."""
+    made = parallel_map(lambda name: work(load(name)), names)
+    return dict(zip(map(title, names), made, strict=True))
 
 
 def _named(model: rvis.Model) -> int:

@@ -8,7 +8,6 @@ import rvis
 from rvis import attacks, attribution, data, optimizers, synthesis
 from rvis.analysis import metrics, representations
 from rvis.inversion import Matching
-from rvis.kernels.threads import parallel_map
 from rvis.objectives import channel
 from rvis.plotting import grids
 from scripts.gallery import measures, networks, samples
@@ -201,12 +200,12 @@ def _attacked(models: tuple[str, ...], radii: tuple[float, ...], count: int) -> 
     images, labels = (np.concatenate([each] * len(radii)) for each in (some.floats(), some.labels))
     eps = np.repeat(np.float32(radii), count)
 
-    def attacked(name: str) -> attacks.AutoAttackResult:
-        return attacks.autoattack(networks.load(name), images, labels, norm="linf", eps=eps)
-
+    found = networks.each(
+        models, lambda model: attacks.autoattack(model, images, labels, norm="linf", eps=eps)
+    )
     return {
-        f"{networks.title(name)}, linf {radius:.3g}": (one, slice(i * count, (i + 1) * count))
-        for name, one in zip(models, parallel_map(attacked, models), strict=True)
+        f"{title}, linf {radius:.3g}": (one, slice(i * count, (i + 1) * count))
+        for title, one in found.items()
         for i, radius in enumerate(radii)
     }
 
