@@ -29,7 +29,7 @@ class Policy(NamedTuple):
       width: examples that a program computes side by side.
       rows: groups of so many that it computes one after another.
       programs: how many programs run at once, each on a core of a CPU; elsewhere one computes while
-        the results of the other leave.
+        the host reads what the steps of the other told.
       piece: steps of one call at most.
       mesh: devices that share a program's slots; None for one device.
     """

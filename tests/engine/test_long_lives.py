@@ -110,6 +110,6 @@ def met():
     return count(rows=slice(8), pixels=2**16, widest=1).result["sum"]
 
 
-def test_a_program_computes_while_the_results_of_another_leave_the_devices(elsewhere):
+def test_two_programs_take_turns_on_other_devices(elsewhere):
     here = count(rows=slice(8)).result["sum"]
     np.testing.assert_allclose(elsewhere.submit(met).result(timeout=100), here, rtol=1e-6)
