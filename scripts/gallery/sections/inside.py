@@ -219,6 +219,7 @@ def section(cast: networks.Cast) -> Section:
                 | {"remedies": (("none", "both"), _REMEDIES)}
                 | {"place": (layers[1], layers[2])}
                 | {"units": ((2, 11, 14), (2, 5, 11, 14)), **small, "steps": (16, 96)},
+                quick=False,
             ),
             Part(
                 name="facets",
@@ -246,5 +247,5 @@ def section(cast: networks.Cast) -> Section:
             ),
         ),
         judge=_judge,
-        needs="Facets are left to it.",
+        needs="Regularization and facets are left to it.",
     )
