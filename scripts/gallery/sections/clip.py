@@ -156,7 +156,7 @@ def section(cast: networks.Cast) -> Section:
                 tell=_told,
                 numbers={
                     "sizes": ((48,), (16, 32, 48)),
-                    "steps": (48, 120),
+                    "steps": (32, 120),
                     "copies": (1, 4),
                     "count": (4, 12),
                 },

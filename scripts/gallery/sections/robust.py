@@ -306,6 +306,7 @@ def section(cast: networks.Cast) -> Section:
                 draw=_match,
                 tell=lambda found: _moved(found, judge),
                 numbers=both(models=(*_PAIR, *stranger)) | {"every": (200, 34), "steps": (24, 200)},
+                quick=False,
             ),
             Part(
                 name="classes",

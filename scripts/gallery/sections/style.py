@@ -115,7 +115,7 @@ def section(cast: networks.Cast) -> Section:
                 | {"contents": (_CONTENTS[:1], _CONTENTS), "painters": (_TEXTURES[1:], _TEXTURES)}
                 | both(ratios=[1, 0.1, 0.01])
                 | small
-                | {"steps": (20, 60)},
+                | {"steps": (16, 60)},
             ),
         ),
         judge=_judge,
