@@ -73,10 +73,7 @@ def batch_norm(name: str, *, train: bool, epsilon: float = 1e-5) -> nn.BatchNorm
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm over channels; the variance in two passes, as PyTorch takes it.
-
-    Flax's is to the second digit as exact; it widens its factors, for which XLA:CPU takes longer.
-    """
+    """LayerNorm over channels; mean and variance in float32 and two passes, as in PyTorch."""
 
     epsilon: float = 1e-6
 
@@ -85,8 +82,11 @@ class LayerNorm(nn.Module):
         ones, zeros, shape = nn.initializers.ones, nn.initializers.zeros, x.shape[-1:]
         scale = self.param("scale", ones, shape, jnp.float32).astype(x.dtype)
         bias = self.param("bias", zeros, shape, jnp.float32).astype(x.dtype)
-        x = x - x.mean(-1, keepdims=True)
-        return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.epsilon) * scale + bias
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = wide - wide.mean(-1, keepdims=True)
+        # Flax multiplies the narrow factors first, for which XLA:CPU writes out a wide array.
+        wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.epsilon)
+        return wide.astype(x.dtype) * scale + bias
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool = False) -> jax.Array:
