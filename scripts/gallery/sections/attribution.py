@@ -242,7 +242,6 @@ def section(cast: networks.Cast) -> Section:
                 numbers=by
                 | both(names="goldfish", superpixels=networks.installed())
                 | {"side": (96 if real else 64, 160 if real else 64), "permutations": (4, 24)},
-                quick=False,
             ),
             Part(
                 name="sanity",
@@ -265,5 +264,5 @@ def section(cast: networks.Cast) -> Section:
             ),
         ),
         judge=_judge,
-        needs="Shapley values and the sanity checks are left to it.",
+        needs="The sanity checks are left to it.",
     )
