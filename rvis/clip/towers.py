@@ -18,13 +18,8 @@ import numpy as np
 
 from rvis import checks
 from rvis.kernels.layers import Conv
+from rvis.models.families.parts import ACTIVATIONS, LayerNorm, attention
 from rvis.types import Array, Tap, identity
-
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
-"""OpenAI's weights were trained with the first, most of OpenCLIP's with the second."""
 
 Seen = Callable[[str, Array], Array]
 
@@ -82,7 +77,8 @@ class Config:
         object.__setattr__(self, "stem", tuple(self.stem))
         for width in self.stem:
             checks.count("stem", width)
-        checks.choice("activation", self.activation, ACTIVATIONS)
+        # OpenAI's weights were trained with the first, most of OpenCLIP's with the second.
+        checks.choice("activation", self.activation, ("quick_gelu", "gelu"))
         checks.choice("pool", self.pool, ("class", "mean"))
         for part, whole in (("heads", "width"), ("text_heads", "text_width")):
             if getattr(self, whole) % getattr(self, part):
@@ -177,27 +173,6 @@ SMALL = Config(
 """The CLIP that a processor can train on generated scenes."""
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention of (n, tokens, width)."""
-
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: Array, *, causal: bool) -> Array:
-        n, tokens, width = x.shape
-
-        def split(name: str) -> Array:
-            return nn.Dense(width, name=name)(x).reshape(n, tokens, self.heads, -1)
-
-        q, k, v = split("q_proj"), split("k_proj"), split("v_proj")
-        scores = jnp.einsum("nqhd,nkhd->nhqk", q / math.sqrt(width // self.heads), k)
-        if causal:
-            earlier = jnp.tril(jnp.ones((tokens, tokens), bool))
-            scores = jnp.where(earlier, scores, jnp.finfo(scores.dtype).min)
-        out = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores), v)
-        return nn.Dense(width, name="out_proj")(out.reshape(n, tokens, width))
-
-
 class Block(nn.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x))."""
 
@@ -207,10 +182,17 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, seen: Seen, causal: bool = False) -> Array:
-        width = x.shape[-1]
-        inside = seen("norm1", nn.LayerNorm(epsilon=1e-5, name="layer_norm1")(x))
-        x = x + Attention(self.heads, name="self_attn")(inside, causal=causal)
-        hidden = nn.LayerNorm(epsilon=1e-5, name="layer_norm2")(x)
+        n, tokens, width = x.shape
+        inside = seen("norm1", LayerNorm(1e-5, name="layer_norm1")(x))
+        q, k, v = (
+            nn.Dense(width, name=f"self_attn.{name}_proj")(inside).reshape(
+                n, tokens, self.heads, -1
+            )
+            for name in "qkv"
+        )
+        out = attention(q, k, v, causal=causal)
+        x = x + nn.Dense(width, name="self_attn.out_proj")(out)
+        hidden = LayerNorm(1e-5, name="layer_norm2")(x)
         hidden = nn.Dense(self.mlp or 4 * width, name="mlp.fc1")(hidden)
         hidden = seen("mlp", ACTIVATIONS[self.activation](hidden))
         return seen("", x + nn.Dense(width, name="mlp.fc2")(hidden))
@@ -255,7 +237,7 @@ class ImageTower(nn.Module):
             token = self.param(f"{root}.embeddings.class_embedding", small, (c.width,), jnp.float32)
             x = jnp.concatenate([jnp.broadcast_to(token, (n, 1, c.width)), x], 1)
         x = x + _interpolated(places, first, c.grid, (height, width))[None]
-        x = nn.LayerNorm(epsilon=1e-5, name=f"{root}.pre_layrnorm")(x)
+        x = LayerNorm(1e-5, name=f"{root}.pre_layrnorm")(x)
 
         def seen(name: str, x: Array, *, block: int) -> Array:
             name = f"block{block}{name and '.' + name}"
@@ -270,7 +252,7 @@ class ImageTower(nn.Module):
         for i in range(c.layers):
             block = Block(c.heads, c.mlp, c.activation, name=f"{root}.encoder.layers.{i}")
             x = block(x, seen=partial(seen, block=i + 1))
-        norm = nn.LayerNorm(epsilon=1e-5, name=f"{root}.post_layernorm")
+        norm = LayerNorm(1e-5, name=f"{root}.post_layernorm")
         x = tap("pooled", norm(x[:, 0] if first else x.mean(1)))
         return tap("embedding", nn.Dense(c.projection, use_bias=False, name="visual_projection")(x))
 
@@ -328,7 +310,7 @@ class TextTower(nn.Module):
                 return tap(f"block{i + 1}{name and '.' + name}", x)
 
             x = block(x, seen=seen, causal=True)
-        x = nn.LayerNorm(epsilon=1e-5, name=f"{root}.final_layer_norm")(x)
+        x = LayerNorm(1e-5, name=f"{root}.final_layer_norm")(x)
         ends = tokens.argmax(-1)
         x = tap("pooled", jnp.take_along_axis(x, ends[:, None, None], 1)[:, 0])
         return tap("embedding", nn.Dense(c.projection, use_bias=False, name="text_projection")(x))

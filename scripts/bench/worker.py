@@ -28,8 +28,16 @@ def main(row: str, side: str, data: str | None = None) -> None:
         started = time.perf_counter()
         figure = call()
         print(json.dumps({"seconds": time.perf_counter() - started, "figure": figure}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"memory": peak * (1 if sys.platform == "darwin" else 1024)}), flush=True)
+    print(json.dumps({"memory": _peak()}), flush=True)
+
+
+def _peak() -> int:
+    """The peak memory in bytes. Linux's `ru_maxrss` begins with that of the parent."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from rvis.kernels.layers import Conv
 from rvis.models.families.parts import (
     Adapted,
+    LayerNorm,
     gelu,
     imagenet,
-    layer_norm,
     prefixed,
     renamed,
 )
@@ -33,7 +33,7 @@ class ConvNeXtBlock(nn.Module):
         channels = x.shape[-1]
         conv = Conv(channels, 7, padding=3, groups=channels, name="conv_dw")
         y = tap("conv_dw", conv(x))
-        y = tap("norm", layer_norm("norm")(y))
+        y = tap("norm", LayerNorm(name="norm")(y))
         y = tap("mlp.fc1", nn.Dense(4 * channels, name="mlp.fc1")(y))
         y = tap("mlp.act", gelu(y))
         y = tap("mlp.fc2", nn.Dense(channels, name="mlp.fc2")(y))
@@ -80,11 +80,11 @@ class ConvNeXt(nn.Module):
     ) -> jax.Array:
         del relu, train
         x = Conv(self.widths[0], 4, 4, name="stem.0")(x)
-        x = tap("stem", layer_norm("stem.1")(x))
+        x = tap("stem", LayerNorm(name="stem.1")(x))
         for s, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             name = f"stages.{s}"
             if s:
-                x = layer_norm(f"{name}.downsample.0")(x)
+                x = LayerNorm(name=f"{name}.downsample.0")(x)
                 x = Conv(width, 2, 2, name=f"{name}.downsample.1")(x)
                 x = tap(f"{name}.downsample", x)
             for b in range(depth):
@@ -93,7 +93,7 @@ class ConvNeXt(nn.Module):
                 x = tap(inside, block(x, tap=prefixed(tap, inside)))
             x = tap(name, x)
         x = tap("global_pool", x.mean((1, 2)))
-        x = tap("head.norm", layer_norm("head.norm")(x))
+        x = tap("head.norm", LayerNorm(name="head.norm")(x))
         return tap("head.fc", nn.Dense(self.classes, name="head.fc")(x))
 
 

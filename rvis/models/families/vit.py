@@ -18,9 +18,10 @@ from rvis.models.families.parts import (
     HALVES,
     Adapted,
     Architecture,
+    LayerNorm,
     activate,
+    attention,
     imagenet,
-    layer_norm,
     prefixed,
     renamed,
 )
@@ -39,13 +40,6 @@ class Mlp(nn.Module):
         x = tap("fc1", nn.Dense(self.hidden, name="fc1")(x))
         x = tap("act", activate(self.activation, x, relu))
         return nn.Dense(width, name="fc2")(x)
-
-
-def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Scaled dot-product attention of (n, tokens, heads, d) (Vaswani 2017)."""
-    scores = jnp.einsum("nqhd,nkhd->nhqk", q / math.sqrt(q.shape[-1]), k)
-    out = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores), v)
-    return out.reshape(*out.shape[:2], -1)
 
 
 class TransformerBlock(nn.Module):
@@ -67,11 +61,11 @@ class TransformerBlock(nn.Module):
             gamma = self.param(f"{name}.gamma", nn.initializers.ones, (width,), jnp.float32)
             return x * gamma.astype(x.dtype).reshape(1, 1, -1)
 
-        y = tap("norm1", layer_norm("norm1", self.epsilon)(x))
+        y = tap("norm1", LayerNorm(self.epsilon, name="norm1")(x))
         qkv = nn.Dense(3 * width, name="attn.qkv")(y).reshape(n, tokens, 3, self.heads, -1)
         y = nn.Dense(width, name="attn.proj")(attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]))
         x = x + scale("ls1", tap("attn", y))
-        y = tap("norm2", layer_norm("norm2", self.epsilon)(x))
+        y = tap("norm2", LayerNorm(self.epsilon, name="norm2")(x))
         mlp = Mlp(self.hidden, self.activation, name="mlp")
         y = tap("mlp", mlp(y, tap=prefixed(tap, "mlp"), relu=relu))
         return x + scale("ls2", y)
@@ -94,7 +88,7 @@ class AttentionPool(nn.Module):
         q = jnp.broadcast_to(q, (n, *q.shape[1:]))
         y = nn.Dense(width, name="proj")(attention(q, kv[:, :, 0], kv[:, :, 1]))
         mlp = Mlp(self.hidden, self.activation, name="mlp")
-        inside = layer_norm("norm", self.epsilon)(y)
+        inside = LayerNorm(self.epsilon, name="norm")(y)
         return (y + mlp(inside, tap=prefixed(tap, "mlp"), relu=relu))[:, 0]
 
 
@@ -167,7 +161,7 @@ class ViT(nn.Module):
         )
         x = self._tokens(tap("patch_embed", embed(x)))
         if self.pre_norm:
-            x = tap("norm_pre", layer_norm("norm_pre", self.epsilon)(x))
+            x = tap("norm_pre", LayerNorm(self.epsilon, name="norm_pre")(x))
         for b in range(self.depth):
             name = f"blocks.{b}"
             block = TransformerBlock(
@@ -175,9 +169,9 @@ class ViT(nn.Module):
             )
             x = tap(name, block(x, tap=prefixed(tap, name), relu=relu))
         if self.pool == "avg":
-            x = layer_norm("fc_norm", self.epsilon)(x[:, sum(self._extra().values()) :].mean(1))
+            x = LayerNorm(self.epsilon, name="fc_norm")(x[:, sum(self._extra().values()) :].mean(1))
         else:
-            x = tap("norm", layer_norm("norm", self.epsilon)(x))
+            x = tap("norm", LayerNorm(self.epsilon, name="norm")(x))
         if self.pool == "map":
             pool = AttentionPool(
                 self.heads, hidden, self.activation, self.epsilon, name="attn_pool"

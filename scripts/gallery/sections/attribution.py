@@ -242,6 +242,7 @@ def section(cast: networks.Cast) -> Section:
                 numbers=by
                 | both(names="goldfish", superpixels=networks.installed())
                 | {"side": (96 if real else 64, 160 if real else 64), "permutations": (4, 24)},
+                quick=False,
             ),
             Part(
                 name="sanity",
@@ -264,5 +265,5 @@ def section(cast: networks.Cast) -> Section:
             ),
         ),
         judge=_judge,
-        needs="The sanity checks are left to it.",
+        needs="Shapley values and the sanity checks are left to it.",
     )

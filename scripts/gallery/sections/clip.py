@@ -156,8 +156,8 @@ def section(cast: networks.Cast) -> Section:
                 tell=_told,
                 numbers={
                     "sizes": ((48,), (16, 32, 48)),
-                    "steps": (60, 120),
-                    "copies": (2, 4),
+                    "steps": (32, 120),
+                    "copies": (1, 4),
                     "count": (4, 12),
                 },
             ),

@@ -87,7 +87,7 @@ def section(cast: networks.Cast) -> Section:
                 tell=_weighed,
                 numbers=both(network=cast.inside, place=place, photos=cast.photos)
                 | both(names="labrador_retriever cat tabby", side=full)
-                | {"size": (64, 128), "steps": (24, 128)},
+                | {"size": (64, 128), "steps": (16, 128)},
             ),
         ),
         judge=_judge,

@@ -188,7 +188,7 @@ def section(cast: networks.Cast) -> Section:
                 numbers=both(network=network)
                 | {
                     "layers": ((layers[1], layers[3]), layers),
-                    "units": ((2, 11, 14), (2, 5, 8, 11, 14)),
+                    "units": ((11, 14), (2, 5, 8, 11, 14)),
                     **small,
                     "steps": (24, 128),
                 },
@@ -202,9 +202,9 @@ def section(cast: networks.Cast) -> Section:
                 draw=_asked,
                 tell=_answered,
                 numbers=own
-                | {"kinds": (("neuron", "logit"), _KINDS)}
-                | both(unit=_UNIT, name=class_name)
+                | both(kinds=_KINDS, unit=_UNIT, name=class_name)
                 | {**small, "steps": (24, 128)},
+                quick=False,
             ),
             Part(
                 name="regularization",
@@ -219,6 +219,7 @@ def section(cast: networks.Cast) -> Section:
                 | {"remedies": (("none", "both"), _REMEDIES)}
                 | {"place": (layers[1], layers[2])}
                 | {"units": ((2, 11, 14), (2, 5, 11, 14)), **small, "steps": (16, 96)},
+                quick=False,
             ),
             Part(
                 name="facets",
@@ -246,5 +247,5 @@ def section(cast: networks.Cast) -> Section:
             ),
         ),
         judge=_judge,
-        needs="Facets are left to it.",
+        needs="Objectives, regularization and facets are left to it.",
     )

@@ -109,7 +109,7 @@ def section(cast: networks.Cast) -> Section:
                 numbers=both(first=first, second=second)
                 | {"layers": (((low[0], low[4]), (high[0], high[2])), (low, high))}
                 | both(photos=cast.photos, names=("zebra tabby", "strawberry coffee ladybug"))
-                | {"side": (64, 96), "steps": (24, 120)},
+                | {"side": (64, 96), "steps": (16, 120)},
             ),
             Part(
                 name="five",
@@ -121,7 +121,7 @@ def section(cast: networks.Cast) -> Section:
                 tell=_again,
                 numbers=both(network=first, layers=(low[0], low[4]), photos=cast.photos)
                 | both(names="zebra tabby")
-                | {"side": (64, 96), "steps": (24, 120)},
+                | {"side": (64, 96), "steps": (16, 120)},
             ),
         ),
         judge=_judge,

@@ -98,7 +98,7 @@ def section(cast: networks.Cast) -> Section:
                     layer=networks.depths(cast.filters)[4],
                     units=(5, 60, 90, 200),
                 )
-                | {"size": (64, 64), "steps": (48, 2048), "late": (12, 48)},
+                | {"size": (64, 64), "steps": (24, 2048), "late": (12, 48)},
             ),
         ),
         judge=_judge,

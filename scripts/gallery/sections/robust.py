@@ -306,6 +306,7 @@ def section(cast: networks.Cast) -> Section:
                 draw=_match,
                 tell=lambda found: _moved(found, judge),
                 numbers=both(models=(*_PAIR, *stranger)) | {"every": (200, 34), "steps": (24, 200)},
+                quick=False,
             ),
             Part(
                 name="classes",
@@ -326,7 +327,7 @@ def section(cast: networks.Cast) -> Section:
                 draw=_animals,
                 tell=lambda found: _judged(found, cast.judges),
                 numbers=both(models=("tiny_resnet", "tiny_resnet_robust"))
-                | {"count": (6, 51), "steps": (15, 60)},
+                | {"count": (4, 51), "steps": (12, 60)},
             ),
             Part(
                 name="restored",

@@ -101,7 +101,7 @@ def section(cast: networks.Cast) -> Section:
                 "wings at other places.",
                 draw=_texture,
                 tell=_woven,
-                numbers=by | both(names=_TEXTURES) | small | {"steps": (16, 80)},
+                numbers=by | {"names": (_TEXTURES[:1], _TEXTURES)} | small | {"steps": (16, 80)},
             ),
             Part(
                 name="grid",
@@ -115,7 +115,7 @@ def section(cast: networks.Cast) -> Section:
                 | {"contents": (_CONTENTS[:1], _CONTENTS), "painters": (_TEXTURES[1:], _TEXTURES)}
                 | both(ratios=[1, 0.1, 0.01])
                 | small
-                | {"steps": (30, 60)},
+                | {"steps": (16, 60)},
             ),
         ),
         judge=_judge,

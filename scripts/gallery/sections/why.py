@@ -226,8 +226,9 @@ def section(cast: networks.Cast) -> Section:
                 draw=_linear,
                 tell=_adding_up,
                 numbers=both(network=network) | small | {"every": (51, 17)},
+                quick=False,
             ),
         ),
         judge=_judge,
-        needs="Two pictures and small sizes decide little.",
+        needs="The ascent and linearity are left to it.",
     )
