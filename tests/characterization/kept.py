@@ -43,8 +43,13 @@ def summary(array: Any) -> dict[str, Any]:
     }
 
 
-def differences(found: Any, kept: dict[str, Any], rtol: float, atol: float) -> list[str]:
-    """What is wrong with an array, in words; nothing where it is as kept."""
+def differences(
+    found: Any, kept: dict[str, Any], rtol: float, atol: float, rest: bool = False
+) -> list[str]:
+    """What is wrong with an array, in words; nothing where it is as kept.
+
+    A `rest` is what sums of the size of one leave of each other: it has rounding's room of those.
+    """
     new = summary(found)
     wrong = [
         f"{what} {new[what]}, kept {kept[what]}"
@@ -57,8 +62,7 @@ def differences(found: Any, kept: dict[str, Any], rtol: float, atol: float) -> l
         return (
             [] if new["values"] == kept["values"] else [f"{new['values']}, kept {kept['values']}"]
         )
-    # What is 0 but for rounding, such as a gap of float64 sums, has that much room.
-    floor = max(atol * min(1.0, kept["largest"]), 1e-12)
+    floor = max(atol * (1.0 if rest else min(1.0, kept["largest"])), 1e-12)
     for what in ("mean", "norm", "values"):
         ours, theirs = (np.atleast_1d(np.asarray(d[what], np.float64)) for d in (new, kept))
         close = np.isclose(ours, theirs, rtol=rtol, atol=floor, equal_nan=True)

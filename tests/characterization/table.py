@@ -195,7 +195,7 @@ def visualize_transforms() -> Arrays:
     return drawn(digits(), channel("conv2", [1]), transforms=moves, facets=2)
 
 
-@entry
+@entry(rtol=1e-2, atol=2e-3, reason="Adam's first steps on gradients that are nearly zero")
 def visualize_diverse() -> Arrays:
     return drawn(digits(), channel("conv2", [7]) + 0.5 * diversity("conv2"), facets=3)
 
@@ -273,7 +273,7 @@ def transforms() -> Arrays:
     return one | {"lucid": of.apply(of.lucid(32), 2, jnp.asarray(PATCHES))}
 
 
-@entry
+@entry(rtol=2e-2, atol=5e-2, reason="small pixels become zero, and rounding decides which they are")
 def visualize_yosinski() -> Arrays:
     return drawn(digits(), logit([2, 5]), **yosinski(3, rate=300))
 
@@ -943,7 +943,7 @@ def attribution_grad_cam() -> Arrays:
 
 @entry
 def attribution_grad_cam_plus() -> Arrays:
-    return attributed(attribution.grad_cam_plus, "raw", layer="conv1")
+    return attributed(attribution.grad_cam_plus, "raw", layer="relu1")
 
 
 @entry

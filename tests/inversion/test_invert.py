@@ -118,13 +118,14 @@ def test_errors_are_those_of_the_pictures(both):
 
 def test_an_image_is_the_same_alone_and_in_a_batch(both):
     alone = invert(SMALL, PAIR[1], "relu", samples=2, chunk=1, **QUICK)
-    np.testing.assert_array_equal(alone.images, both.images[1])
-    np.testing.assert_array_equal(alone.errors, both.errors[1])
+    # The width of a program decides how a CPU rounds; other draws would differ by 1e-3.
+    np.testing.assert_allclose(alone.images, both.images[1], atol=1e-6)
+    np.testing.assert_allclose(alone.errors, both.errors[1], rtol=1e-5)
 
 
 def test_samples_are_independent_and_do_not_depend_on_their_number(both):
     first = invert(SMALL, PAIR, "relu", **QUICK)
-    np.testing.assert_array_equal(first.images, both.images[:, 0])
+    np.testing.assert_allclose(first.images, both.images[:, 0], atol=1e-6)
     assert np.abs(both.images[:, 0] - both.images[:, 1]).max() > 1e-3
     other = invert(SMALL, PAIR, "relu", key=1, **QUICK)
     assert np.abs(other.images - first.images).max() > 1e-3

@@ -19,6 +19,7 @@ from rvis.data import imagenet
 from rvis.models import registry
 from rvis.models.architectures import ARCHITECTURES
 from rvis.models.weights import convert, packages
+from tests.conftest import lite0
 
 NETWORK = "cifar10_resnet4b_adv"
 STATE = {
@@ -130,10 +131,7 @@ def test_another_file_in_the_package_is_refused_before_it_is_read(site):
 
 
 def test_lite0_is_what_it_was():
-    try:
-        model = registry.load("efficientnet_lite0", pretrained=True)
-    except ImportError as error:
-        pytest.skip(str(error))
+    model = lite0()
     assert model.classes == imagenet.classes() and model.input_shape == (224, 224, 3)
 
 

@@ -9,7 +9,7 @@ import rvis
 from rvis.data.preparation import Preparation
 from rvis.models import architectures
 from rvis.models.weights import convert
-from tests.conftest import DATA
+from tests.conftest import DATA, lite0
 
 NETWORKS = DATA.parent / "networks"
 CAFFE = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,)}
@@ -25,10 +25,7 @@ def state(name):
 
 def network(name):
     if name == "tf_efficientnet_lite0":
-        try:
-            return rvis.load("efficientnet_lite0", pretrained=True)
-        except ImportError as error:
-            pytest.skip(str(error))
+        return lite0()
     return architectures.build(name, weights=state(name), preparation=RESIZED, **CAFFE)
 
 

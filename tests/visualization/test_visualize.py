@@ -90,6 +90,15 @@ def test_a_direction_has_the_same_bits_alone_and_in_a_batch():
     np.testing.assert_array_equal(alone.images, many.images[2])
 
 
+def test_a_vector_that_was_rounded_otherwise_gives_the_same_picture():
+    """Another machine's last bits neither draw another start nor another picture."""
+    vectors = np.asarray([[0.9, -0.4, 0.2, 0.1], [0.3, 0.1, -0.7, 0.2]], np.float32)
+    first, second = (draw(objectives.direction("relu", v)) for v in (vectors, vectors * (1 + 3e-7)))
+    assert (vectors != vectors * np.float32(1 + 3e-7)).any()
+    np.testing.assert_allclose(first.images, second.images, atol=1e-3)
+    assert np.abs(first.images[0] - first.images[1]).max() > 0.01
+
+
 def test_a_sum_tells_its_members_apart_by_the_term_that_has_them():
     width = rvis.layer_shapes(MODEL)["relu"][-1]
     one = objectives.direction("relu", np.ones(width))
