@@ -80,8 +80,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         ones, zeros, shape = nn.initializers.ones, nn.initializers.zeros, x.shape[-1:]
-        scale = self.param("scale", ones, shape, jnp.float32).astype(x.dtype)
-        bias = self.param("bias", zeros, shape, jnp.float32).astype(x.dtype)
+        scale = self.param("scale", ones, shape, jnp.float32)
+        bias = self.param("bias", zeros, shape, jnp.float32)
+        scale, bias = (f.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1) for f in (scale, bias))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         wide = wide - wide.mean(-1, keepdims=True)
         # Flax multiplies the narrow factors first, for which XLA:CPU writes out a wide array.
