@@ -8,6 +8,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,33 @@ def make(
     errors: dict[str, str] = {}
     cards = _found(place, sections, size)
     page.write(place, sections, cards, errors, size=size)
-    with tqdm(chosen, disable=None if progress else True, leave=False) as bar:
-        for section, part in bar:
+    todo = {page.stem(sections, section, part): (section, part) for section, part in chosen}
+    todo = {stem: found for stem, found in todo.items() if stem not in cards}
+    # Quick parts take a core as long to be traced as both to run: one is traced while another runs.
+    pool = ThreadPoolExecutor(2)
+    ahead = {
+        stem: pool.submit(_made, part, size) for stem, (_, part) in todo.items() if size == "quick"
+    }
+    bar = tqdm(todo.items(), disable=None if progress else True, leave=False)
+    try:
+        for stem, (section, part) in bar:
             bar.set_description(f"{section.name}: {part.name}")
-            stem = page.stem(sections, section, part)
-            if stem in cards:
-                continue
+            begun = time.perf_counter()
             try:
-                made, seconds = _made(part, size)
+                made = ahead[stem].result() if ahead else _made(part, size)
             except Exception as error:
                 errors[stem] = "".join(traceback.format_exception_only(error)).strip()
                 report(f"failed: {section.name}, {part.name}: {errors[stem]}")
             else:
+                seconds = time.perf_counter() - begun
                 cards[stem] = _store(place / stem, part, size, made, seconds)
             page.write(place, sections, cards, errors, size=size)
-            # XLA maps memory for every program, and a process may have 65,530 maps in Linux.
-            jax.clear_caches()
+            if not ahead:
+                # XLA maps memory for every program; a process may have 65,530 maps in Linux.
+                jax.clear_caches()
+    finally:
+        bar.close()
+        pool.shutdown(cancel_futures=True)
     for section in {section.name: section for section, _ in chosen}.values():
         told = page.verdict(sections, section, cards, size=size)
         if told.holds == "failed":
@@ -120,10 +132,8 @@ def _current(stem: Path, part: Part, size: str) -> dict[str, Any] | None:
     return card if same and card.get("picture") == picture else None
 
 
-def _made(part: Part, size: str) -> tuple[Outcome, float]:
-    begun = time.perf_counter()
-    outcome = part.tell(part.draw(**part.arguments(size)))
-    return outcome, time.perf_counter() - begun
+def _made(part: Part, size: str) -> Outcome:
+    return part.tell(part.draw(**part.arguments(size)))
 
 
 def _store(stem: Path, part: Part, size: str, outcome: Outcome, seconds: float) -> dict[str, Any]:

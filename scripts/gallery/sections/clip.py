@@ -158,7 +158,7 @@ def section(cast: networks.Cast) -> Section:
                     "sizes": ((48,), (16, 32, 48)),
                     "steps": (32, 120),
                     "copies": (1, 4),
-                    "count": (4, 12),
+                    "count": (2, 12),
                 },
             ),
             Part(
