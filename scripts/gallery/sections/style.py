@@ -101,7 +101,7 @@ def section(cast: networks.Cast) -> Section:
                 "wings at other places.",
                 draw=_texture,
                 tell=_woven,
-                numbers=by | {"names": (_TEXTURES[:1], _TEXTURES)} | small | {"steps": (16, 80)},
+                numbers=by | {"names": (_TEXTURES[:1], _TEXTURES)} | small | {"steps": (12, 80)},
             ),
             Part(
                 name="grid",
@@ -113,7 +113,7 @@ def section(cast: networks.Cast) -> Section:
                 tell=_mixed,
                 numbers=by
                 | {"contents": (_CONTENTS[:1], _CONTENTS), "painters": (_TEXTURES[1:], _TEXTURES)}
-                | both(ratios=[1, 0.1, 0.01])
+                | {"ratios": ([1, 0.01], [1, 0.1, 0.01])}
                 | small
                 | {"steps": (16, 60)},
             ),
